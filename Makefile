@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test test-slow lint fix bench-night clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev]'
+	@touch $@
+
+install: .venv/installed ## make the environment in .venv/
+
+demo: .venv/installed ## MovieLens-100K: fit, export, a whole night, one release
+	$(BIN)/python -m examples.demo
+
+test: .venv/installed ## the suite, in parallel
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: .venv/installed ## what takes minutes or gigabytes
+	$(BIN)/pytest -m slow -n 0
+
+lint: .venv/installed ## format, lint, types, import rules
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: .venv/installed ## format and repair what can be repaired
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench-night: .venv/installed ## time the night on made data, beside its limits
+	$(BIN)/python -m benchmarks.night
+
+clean: ## remove all that was made
+	rm -rf .venv build

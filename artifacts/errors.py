@@ -1,0 +1,65 @@
+"""Everything that goes wrong on purpose, and the exit code each kind ends with.
+
+* NightrecError          1  failed, may be tried again
+  - UsageError           2  wrong usage or config
+  - RefusedError         3  a gate, or a rule of publishing, said no
+  - InputError           4  the input is wrong; trying again changes nothing
+    + CorruptError       4  a file is missing, or its bytes are not those that were written
+  - ConflictError        4  someone else published meanwhile
+  - NotReadyError        5  the input is not there yet
+  - ParityError          1  an exported graph does not do what its source does
+  - DeviceError          1  the device asked for is not what we got
+  - StaleRunError        1  a step was asked of a run that another step has not finished, or on another profile
+"""
+
+
+class NightrecError(Exception):
+    """Base of every error raised on purpose: one message for a person, and an exit code."""
+
+    exit_code = 1
+
+
+class UsageError(NightrecError):
+    """The command line or the config asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class RefusedError(NightrecError):
+    """A gate refused the night, or a rule of publishing refused the release."""
+
+    exit_code = 3
+
+
+class InputError(NightrecError):
+    """Data given to us is wrong: the message names file, column, row or key."""
+
+    exit_code = 4
+
+
+class CorruptError(InputError):
+    """A file is missing, or holds other bytes than were recorded when it was written."""
+
+
+class ConflictError(NightrecError):
+    """Someone else moved a pointer or wrote a version meanwhile."""
+
+    exit_code = 4
+
+
+class NotReadyError(NightrecError):
+    """The day's input is not there yet; try again later."""
+
+    exit_code = 5
+
+
+class ParityError(NightrecError):
+    """An exported graph differs from its source; the message says in which case and by how much."""
+
+
+class DeviceError(NightrecError):
+    """The device asked for is missing, or the runtime silently chose another."""
+
+
+class StaleRunError(NightrecError):
+    """A step needs what an earlier step has not finished, or the run was made under another profile."""

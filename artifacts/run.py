@@ -1,0 +1,157 @@
+"""A run: what one night was asked to compute, from which inputs, and where its tables lie."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from artifacts.digest import document_digest
+from artifacts.errors import CorruptError, StaleRunError, UsageError
+from artifacts.layout import RootLayout, RunLayout
+from artifacts.store import read_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did, for the terminal, ``--json`` and the record.
+
+    Attributes:
+        step: Its name.
+        shards: Shards asked for.
+        skipped: Shards among them that were done already.
+        rows: Rows written now.
+        counts: What else was counted: cold users, dropped rows ...
+    """
+
+    step: str
+    shards: int
+    skipped: int
+    rows: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The content of ``run.json``; no clock, host name or path is in it.
+
+    Attributes:
+        folder: Where the run lies.
+        run_key: Digest of ``inputs``, bundles, semantic config and profile; the folder's name.
+        date: The data date, ISO.
+        now: End of the data date in its time zone, in seconds since 1970 UTC: the "now" of all gaps.
+        inputs: Digest of the prepared tables.
+        user_id: Type of user ids: ``"int64"``, ``"uint64"`` or ``"string"``.
+        item_id: Type of item ids.
+        shards: Into how many shards the users are split.
+        item_shards: Into how many ranges the catalogue is split.
+        bundles: Role to ``{"model_id": ..., "bundle_id": ...}``.
+        semantic: The part of the config that the content depends on.
+        profile: The execution profile that every step must have.
+        counts: What ``prepare`` counted: rows read, kept, dropped by reason, users, items ...
+    """
+
+    folder: Path
+    run_key: str
+    date: str
+    now: int
+    inputs: str
+    user_id: str
+    item_id: str
+    shards: int
+    item_shards: int
+    bundles: dict[str, dict[str, str]]
+    semantic: dict[str, Any]
+    profile: dict[str, Any]
+    counts: dict[str, int]
+
+    @property
+    def layout(self) -> RunLayout:
+        """Where the tables lie."""
+        return RunLayout(self.folder)
+
+    @property
+    def user_type(self) -> pa.DataType:
+        """Arrow type of user ids."""
+        return pa.type_for_alias(self.user_id)
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """Arrow type of item ids."""
+        return pa.type_for_alias(self.item_id)
+
+    def metadata(self) -> dict[str, str]:
+        """What every table after ``prepare`` says in its schema's metadata."""
+        models = {f"model_id_{role}": ids["model_id"] for role, ids in self.bundles.items()}
+        return {"data_date": self.date, "run_key": self.run_key, "inputs": self.inputs, **models}
+
+    def document(self) -> dict[str, Any]:
+        """What goes into ``run.json``."""
+        document = asdict(self)
+        del document["folder"]
+        return {"format": FORMAT, **document}
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the run in *folder*.
+
+        Raises:
+            StaleRunError: If ``prepare`` has not finished it.
+            CorruptError: If its ``run.json`` is not one of ours.
+        """
+        path = RunLayout(folder).run
+        if not path.exists():
+            raise StaleRunError(f"{folder}: not a prepared run (no {path.name}); run `nightrec prepare` first")
+        document = read_json(path)
+        if document.pop("format", None) != FORMAT:
+            raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
+        try:
+            return cls(folder=folder, **document)
+        except TypeError as error:
+            raise CorruptError(f"{path}: expected a run's fields ({error})") from error
+
+
+def run_key_of(
+    inputs: str, bundles: dict[str, dict[str, str]], semantic: dict[str, Any], profile: dict[str, Any]
+) -> str:
+    """Name a run by what its content depends on: 16 hex digits."""
+    asked = {"inputs": inputs, "bundles": bundles, "semantic": semantic, "profile": profile}
+    return document_digest(asked)[:16]
+
+
+def find_run(root: Path, date: str, run_key: str | None = None) -> Run:
+    """Find the run of *date* that ``prepare`` made or found last, or the one named *run_key*.
+
+    Raises:
+        StaleRunError: If there is none.
+    """
+    layout = RootLayout(root)
+    if run_key is None:
+        current = layout.current_run(date)
+        if not current.exists():
+            raise StaleRunError(
+                f"no run of {date} is prepared under {root}; run `nightrec prepare --date {date}` first"
+            )
+        run_key = str(read_json(current)["run_key"])
+    return Run.read(layout.run(date, run_key).folder)
+
+
+def parse_shards(text: str, shards: int) -> range:
+    """Read ``"3/64"`` or ``"0-7/64"`` (both ends included).
+
+    Raises:
+        UsageError: If it cannot be read, or does not fit the run's *shards*.
+    """
+    group, _, total = text.partition("/")
+    first, _, last = group.partition("-")
+    try:
+        start, stop, of = int(first), int(last or first) + 1, int(total)
+    except ValueError:
+        raise UsageError(f"--shard {text}: expected i/n or first-last/n, such as 3/64 or 0-7/64") from None
+    if of != shards:
+        raise UsageError(f"--shard {text}: this run has {shards} shards, not {of}")
+    if not 0 <= start < stop <= of:
+        raise UsageError(f"--shard {text}: expected shards between 0 and {of - 1}, first to last")
+    return range(start, stop)

@@ -1,0 +1,120 @@
+"""Writing to a local folder so that a name holds the whole thing or nothing, and pointers that swap safely."""
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from artifacts.digest import canonical_json
+from artifacts.errors import ConflictError, CorruptError
+
+STAGING_PREFIX = ".staging-"
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside *path* for writing; it takes that name, flushed, when the block ends well.
+
+    If the block raises, nothing is left under either name. Missing parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        with staging.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+        flush(path.parent)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside *path*; it takes that name, flushed, when the block ends well.
+
+    Of two writers of one name the first to finish wins: a folder is never renamed onto another.
+
+    Raises:
+        ConflictError: If *path* exists already, or appears meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+    staging.mkdir()
+    try:
+        yield staging
+        for inner in sorted(staging.rglob("*")):
+            flush(inner)
+        flush(staging)
+        with exclusive(path.parent / ".lock"):
+            if path.exists():
+                raise ConflictError(f"{path} exists already; it is never rewritten")
+            staging.rename(path)
+        flush(path.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file at *path*; the system drops it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write *document* under *path* whole or not at all, the same bytes for the same document."""
+    with staged_file(path) as file:
+        file.write(canonical_json(document))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CorruptError: If the file is missing, is not JSON, or holds something else than an object.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CorruptError(f"{path}: expected a file, but it cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CorruptError(f"{path}: expected JSON, found something else ({error})") from error
+    if not isinstance(document, dict):
+        raise CorruptError(f"{path}: expected a JSON object, found a {type(document).__name__}")
+    return document
+
+
+def swap_json(path: Path, *, expected: dict[str, Any] | None, document: dict[str, Any]) -> None:
+    """Replace the document at *path* if it still is *expected* (``None``: if there is none).
+
+    Raises:
+        ConflictError: If another document stands there.
+    """
+    with exclusive(path.with_name(f".{path.name}.lock")):
+        found = read_json(path) if path.exists() else None
+        if found != expected:
+            raise ConflictError(f"{path} was changed by someone else meanwhile; look at it and try again")
+        write_json(path, document)

@@ -1,0 +1,247 @@
+"""Arrow tables as files with canonical bytes: written once with a sidecar, verified before every use."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artifacts.digest import file_digest
+from artifacts.errors import CorruptError, InputError, StaleRunError
+from artifacts.layout import sidecar_of
+from artifacts.store import read_json, staged_file, write_json
+
+FORMAT = 1
+BATCH_ROWS = 65_536
+_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=3), emit_dictionary_deltas=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What is known of a finished file; it lies beside the file as ``NAME.done.json``.
+
+    Attributes:
+        size: Bytes on disk.
+        sha256: Digest taken while the file was written.
+        rows: Rows of a table, 0 of another file.
+        inputs: Digest of all that the content was computed from.
+    """
+
+    size: int
+    sha256: str
+    rows: int
+    inputs: str
+
+    def write(self, path: Path) -> None:
+        """Say that the file at *path* is done."""
+        write_json(sidecar_of(path), {"format": FORMAT, **asdict(self)})
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read what was recorded of the file at *path*.
+
+    Raises:
+        StaleRunError: If there is no sidecar: the file is not finished.
+        CorruptError: If the sidecar is not one of ours.
+    """
+    sidecar = sidecar_of(path)
+    if not sidecar.exists():
+        raise StaleRunError(f"{path} is not finished (no {sidecar.name}); run the step that writes it first")
+    document = read_json(sidecar)
+    if document.pop("format", None) != FORMAT:
+        raise CorruptError(f"{sidecar}: expected format {FORMAT}, found something else")
+    try:
+        return Sidecar(**document)
+    except TypeError as error:
+        raise CorruptError(f"{sidecar}: expected the fields of a sidecar ({error})") from error
+
+
+def is_done(path: Path, inputs: str) -> bool:
+    """Whether *path* was finished from the same *inputs* (a digest) and still has the size it had then."""
+    if not sidecar_of(path).exists() or not path.exists():
+        return False
+    sidecar = read_sidecar(path)
+    return sidecar.inputs == inputs and sidecar.size == path.stat().st_size
+
+
+def verify_file(path: Path) -> Sidecar:
+    """Check the bytes of a finished file against its sidecar.
+
+    Raises:
+        StaleRunError: If it is not finished.
+        CorruptError: If it is missing, or its bytes are others.
+    """
+    sidecar = read_sidecar(path)
+    if not path.is_file():
+        raise CorruptError(f"{path}: expected {sidecar.size} bytes, but the file is missing")
+    if (size := path.stat().st_size) != sidecar.size:
+        raise CorruptError(f"{path}: expected {sidecar.size} bytes, found {size}")
+    if (found := file_digest(path)) != sidecar.sha256:
+        raise CorruptError(f"{path}: expected sha256 {sidecar.sha256}, found {found}; its bytes were changed")
+    return sidecar
+
+
+class _Hashing:
+    """A binary file that is digested and measured while it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._digest.update(view)
+        self.size += view.nbytes
+        return self._file.write(view)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class TableWriter:
+    """Collects rows and writes them in batches of exactly ``BATCH_ROWS``; made by :func:`writing_table`."""
+
+    def __init__(self, stream: pa.RecordBatchFileWriter, schema: pa.Schema) -> None:
+        """Write to *stream*, whose schema is *schema* with its metadata."""
+        self._stream = stream
+        self._schema = schema
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self.rows = 0
+
+    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Add *rows*; their column names and types must be the table's, in order.
+
+        Raises:
+            ValueError: If names or types differ.
+        """
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if table.column_names != self._schema.names or table.schema.types != self._schema.types:
+            raise ValueError(f"expected the columns {self._schema.to_string()}, found {table.schema.to_string()}")
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        self.rows += table.num_rows
+        if self._pending_rows >= BATCH_ROWS:
+            self._write_pending(whole_only=True)
+
+    def finish(self) -> None:
+        """Write what is left as the last, shorter batch."""
+        if self._pending_rows:
+            self._write_pending(whole_only=False)
+
+    def _write_pending(self, *, whole_only: bool) -> None:
+        table = pa.concat_tables(self._pending)
+        end = table.num_rows // BATCH_ROWS * BATCH_ROWS if whole_only else table.num_rows
+        for start in range(0, end, BATCH_ROWS):
+            part = table.slice(start, min(BATCH_ROWS, end - start))
+            columns = [
+                _canonical(column.combine_chunks(), field)
+                for column, field in zip(part.columns, self._schema, strict=True)
+            ]
+            self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        rest = table.slice(end)
+        self._pending = [rest] if rest.num_rows else []
+        self._pending_rows = rest.num_rows
+
+
+@contextmanager
+def writing_table(path: Path, schema: pa.Schema, *, metadata: Mapping[str, str], inputs: str) -> Iterator[TableWriter]:
+    """Write a table under *path* with canonical bytes, then its sidecar.
+
+    The same rows in the same order give the same bytes, however they are cut into :meth:`TableWriter.write` calls.
+
+    Args:
+        path: Final name; it appears only when the block ends well.
+        schema: Columns, from :mod:`artifacts.schemas`.
+        metadata: What the schema's metadata says besides ``format``; keys are sorted.
+        inputs: Digest of all that the rows are computed from, for the sidecar.
+    """
+    said = {"format": str(FORMAT), **metadata}
+    sorted_metadata = {key: said[key] for key in sorted(said)}
+    schema = schema.with_metadata(sorted_metadata)
+    sidecar_of(path).unlink(missing_ok=True)
+    with staged_file(path) as file:
+        hashing = _Hashing(file)
+        with pa.ipc.new_file(pa.PythonFile(hashing, mode="w"), schema, options=_OPTIONS) as stream:
+            writer = TableWriter(stream, schema)
+            yield writer
+            writer.finish()
+    Sidecar(hashing.size, hashing.sha256, writer.rows, inputs).write(path)
+
+
+def finish_file(path: Path, *, inputs: str) -> Sidecar:
+    """Write the sidecar of a file that a foreign library wrote (a FAISS index), after it is complete."""
+    sidecar = Sidecar(path.stat().st_size, file_digest(path), 0, inputs)
+    sidecar.write(path)
+    return sidecar
+
+
+@contextmanager
+def reading_table(path: Path) -> Iterator[pa.RecordBatchFileReader]:
+    """Open a finished table for reading, batch by batch, after checking every byte of it.
+
+    Raises:
+        StaleRunError: If it is not finished.
+        CorruptError: If it is missing, changed, or not an Arrow file of our format.
+    """
+    verify_file(path)
+    with opening_arrow(path) as reader:
+        yield reader
+
+
+@contextmanager
+def opening_arrow(path: Path) -> Iterator[pa.RecordBatchFileReader]:
+    """Open an Arrow file whose bytes the caller has verified.
+
+    Raises:
+        CorruptError: If it is not an Arrow file of our format.
+    """
+    try:
+        with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+            if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
+                raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
+            yield reader
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(f"{path}: expected an Arrow file ({error})") from error
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a finished table whole, after checking every byte of it; only for tables that do not grow with users.
+
+    Raises:
+        StaleRunError: If it is not finished.
+        CorruptError: If it is missing, changed, or not an Arrow file of our format.
+    """
+    with reading_table(path) as reader:
+        return reader.read_all()
+
+
+def _canonical(array: pa.Array, field: pa.Field) -> pa.Array:
+    """Rebuild *array* so that equal values have equal buffers: no offsets, no unused bytes, null slots zeroed."""
+    kind = array.type
+    if not field.nullable and array.null_count:
+        raise InputError(f"column {field.name}: expected no nulls, found {array.null_count}")
+    if pa.types.is_fixed_size_list(kind):
+        values = _canonical(array.flatten(), kind.value_field)
+        return pa.FixedSizeListArray.from_arrays(values, type=kind)
+    if pa.types.is_list(kind):
+        offsets = pc.subtract(array.offsets, array.offsets[0])
+        return pa.ListArray.from_arrays(offsets, _canonical(array.flatten(), kind.value_field), type=kind)
+    if array.null_count == 0:
+        return pa.concat_arrays([array, array.slice(0, 0)])
+    filled = pc.fill_null(array, "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0)
+    validity = pc.is_valid(array).buffers()[1]
+    return pa.Array.from_buffers(kind, len(filled), [validity, *filled.buffers()[1:]], array.null_count, filled.offset)
