@@ -1,0 +1,48 @@
+"""Reading ahead and writing behind: one thread each, a bounded number of things on the way, order kept."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_END: Any = object()
+
+
+@contextmanager
+def reading_ahead(source: Iterator[T], *, depth: int = 4) -> Iterator[Iterator[T]]:
+    """Take items from *source* in a thread of its own, at most *depth* ahead of their use.
+
+    What *source* raises is raised where its item would have come. When the block ends, however it ends, the thread
+    has stopped, so that a file that *source* reads can be closed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+
+        def items() -> Iterator[T]:
+            waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(pool.submit(next, source, _END))
+                yield item
+
+        yield items()
+
+
+@contextmanager
+def writing_behind(sink: Callable[[T], None], *, depth: int = 4) -> Iterator[Callable[[T], None]]:
+    """Yield a function that hands an item to *sink* in a thread of its own, in order, at most *depth* on the way.
+
+    What *sink* raises is raised by a later call or at the end of the block. When the block ends, however it ends,
+    the thread has stopped.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[None]] = deque()
+
+        def put(item: T) -> None:
+            if len(waiting) >= depth:
+                waiting.popleft().result()
+            waiting.append(pool.submit(sink, item))
+
+        yield put
+        while waiting:
+            waiting.popleft().result()

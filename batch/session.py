@@ -1,0 +1,206 @@
+"""A bundle's graph on the device asked for: checked before use, fed in batches of one fixed shape."""
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from artifacts.bundle import OUTPUT_NAMES, Bundle, Role, input_names
+from artifacts.canary import read_canary
+from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
+from artifacts.tables import opening_arrow
+from batch.profile import GPU_PROVIDER, Device, choose_device
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-5  # how far a canary row may be off, the one or the other
+
+# ONNX Runtime's errors have no common base.
+_RUNTIME_ERRORS = (
+    native.EPFail,
+    native.EngineError,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.NoModel,
+    native.NoSuchFile,
+    native.NotImplemented,
+    native.RuntimeException,
+)
+
+Arrays = dict[str, np.ndarray]
+
+
+class Session:
+    """A loaded graph; made by :func:`open_session`.
+
+    Attributes:
+        bundle: What was loaded.
+        rows: Rows of every batch the graph is given; a smaller one is padded with zeros.
+        device: Where it runs.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Any, *, rows: int, device: Device) -> None:
+        """Feed *runtime* in batches of *rows*."""
+        self.bundle = bundle
+        self.rows = rows
+        self.device = device
+        self._runtime = runtime
+        self._types = {tensor.name: np.dtype(tensor.type) for tensor in bundle.inputs}
+        self._limits = _limits(bundle)
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
+        """Run one batch.
+
+        Args:
+            inputs: Every input by name, rows first, at most ``rows`` of them; ids and gap buckets of any integer type.
+            outputs: Names to fetch; by default those that the role must have.
+
+        Returns:
+            Outputs by name, with as many rows as *inputs*.
+
+        Raises:
+            InputError: If an id lies outside its vocabulary, or a gap bucket outside the buckets.
+            ValueError: If an input is missing, or has more than ``rows`` rows.
+        """
+        names = list(outputs or OUTPUT_NAMES[self.bundle.role])
+        feed = {name: self._ready(name, inputs[name]) for name in self._types}
+        try:
+            results = self._runtime.run(names, feed)
+        except _RUNTIME_ERRORS as error:
+            raise InputError(f"{self.bundle.layout.graph}: the graph failed on a batch: {error}") from error
+        used = len(next(iter(inputs.values())))
+        return {name: result[:used] for name, result in zip(names, results, strict=True)}
+
+    def _ready(self, name: str, array: np.ndarray) -> np.ndarray:
+        if len(array) > self.rows:
+            raise ValueError(f"input {name}: expected at most {self.rows} rows, found {len(array)}")
+        limit = self._limits.get(name)
+        if limit is not None and array.size and (array.min() < 0 or array.max() >= limit):
+            self._out_of_range(name, array, limit)
+        array = np.ascontiguousarray(array, dtype=self._types[name])
+        if len(array) == self.rows:
+            return array
+        padded = np.zeros((self.rows, *array.shape[1:]), dtype=array.dtype)
+        padded[: len(array)] = array
+        return padded
+
+    def _out_of_range(self, name: str, array: np.ndarray, limit: int) -> None:
+        place = tuple(int(axis) for axis in np.argwhere((array < 0) | (array >= limit))[0])
+        raise InputError(
+            f"{self.bundle.role} bundle {self.bundle.folder}, input {name}: expected rows 0 to {limit - 1}, found "
+            f"{array[place]} at {list(place)} of a batch; was the table prepared with other vocabularies?"
+        )
+
+
+def _limits(bundle: Bundle) -> dict[str, int]:
+    """How many values each integer input may take: its vocabulary's rows, or the gap buckets."""
+    spec, limits = bundle.spec, {}
+    for name in input_names(bundle.role, spec):
+        feature = name.removeprefix("history_").removeprefix("candidate_").removeprefix("profile_")
+        feature = name if bundle.role is Role.ITEM else feature
+        if name == "gap":
+            limits[name] = len(spec.gap_edges) + 2
+        elif name != "cross":
+            limits[name] = _rows_of(bundle.layout.vocabulary(feature)) + 2
+    return limits
+
+
+def _rows_of(vocabulary: Path) -> int:
+    with opening_arrow(vocabulary) as reader:
+        return sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+
+
+def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int = 0) -> Session:
+    """Load a verified bundle's graph and replay its canary rows.
+
+    Args:
+        bundle: From :func:`artifacts.bundle.read_bundle`, which has checked every byte.
+        rows: Rows of every batch; part of the execution profile.
+        device: ``cpu``, ``gpu`` or ``auto``. ``gpu`` is a GPU or an error.
+        threads: Threads of one operator; 0 takes all that this process may use. The bytes don't depend on it.
+
+    Raises:
+        DeviceError: If the device is not there, or the runtime silently chose another.
+        CorruptError: If the graph cannot be loaded, or lacks an input or output of the contract.
+        ParityError: If a canary row comes out otherwise than the exporter saw it.
+    """
+    if rows < 1:
+        raise UsageError(f"rows of a batch: expected at least 1, found {rows}")
+    chosen = choose_device(device)
+    runtime = _load(bundle, chosen, threads or len(os.sched_getaffinity(0)))
+    for side, expected, found in (
+        ("inputs", {t.name for t in bundle.inputs}, {node.name for node in runtime.get_inputs()}),
+        ("outputs", set(OUTPUT_NAMES[bundle.role]), {node.name for node in runtime.get_outputs()}),
+    ):
+        if not (expected == found if side == "inputs" else expected <= found):
+            raise CorruptError(
+                f"{bundle.layout.graph}: expected the {side} {sorted(expected)} of {bundle.layout.contract.name}, "
+                f"found {sorted(found)}; export it anew"
+            )
+    session = Session(bundle, runtime, rows=rows, device=chosen)
+    _replay_canary(session)
+    return session
+
+
+def _load(bundle: Bundle, device: Device, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    providers: list[Any] = [device.provider]
+    if device.name == "gpu":
+        ort.preload_dlls()
+        providers = [(device.provider, {"use_tf32": "0"}), "CPUExecutionProvider"]
+    try:
+        runtime = ort.InferenceSession(str(bundle.layout.graph), options, providers=providers)
+    except _RUNTIME_ERRORS as error:
+        raise CorruptError(f"{bundle.layout.graph}: ONNX Runtime cannot load it: {error}") from error
+    if (found := runtime.get_providers()[0]) != device.provider:
+        raise DeviceError(f"asked ONNX Runtime for {device.provider}, but got {found}: {_why_no_gpu()}")
+    return runtime
+
+
+def _why_no_gpu() -> str:
+    """Load the library of the GPU provider by hand, since ONNX Runtime says only on stderr what it lacks."""
+    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{GPU_PROVIDER[:4].lower()}.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return "its libraries load, but the GPU was refused; see `nightrec doctor`"
+
+
+def _replay_canary(session: Session) -> None:
+    bundle = session.bundle
+    tensors = read_canary(bundle.layout.canary)
+    names = [name for name in OUTPUT_NAMES[bundle.role] if name in tensors]
+    inputs = {tensor.name for tensor in bundle.inputs}
+    if missing := sorted((inputs | set(OUTPUT_NAMES[bundle.role])) - tensors.keys()):
+        raise CorruptError(f"{bundle.layout.canary}: expected the tensors of the graph, found none named {missing[0]}")
+    for start in range(0, len(tensors[names[0]]), session.rows):
+        part = {name: tensor[start : start + session.rows] for name, tensor in tensors.items()}
+        found = session.run({name: part[name] for name in inputs}, names)
+        for name in names:
+            _require_close(session, name, part[name], found[name], start)
+
+
+def _require_close(session: Session, name: str, expected: np.ndarray, found: np.ndarray, start: int) -> None:
+    bundle = session.bundle
+    where = f"{bundle.role} bundle {bundle.folder} on {session.device.hardware}"
+    if expected.shape != found.shape:
+        raise ParityError(f"{where}: canary output {name}: expected the shape {expected.shape}, found {found.shape}")
+    off = np.abs(found.astype(np.float64) - expected)
+    bad = ~((off <= ABSOLUTE) | (off <= RELATIVE * np.abs(expected.astype(np.float64))))  # NaN is bad
+    if bad.any():
+        worst = tuple(np.argwhere(bad)[0])
+        raise ParityError(
+            f"{where}: canary row {start + worst[0]}: {name} is {found[worst]}, the exporter saw {expected[worst]}; "
+            "this machine or its libraries compute something else: run `nightrec doctor`"
+        )

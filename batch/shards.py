@@ -1,0 +1,110 @@
+"""A step over a group of shards: what each is made from, which are done, one writer of each, one result."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.bundle import Bundle
+from artifacts.digest import document_digest
+from artifacts.errors import StaleRunError
+from artifacts.run import Run, StepResult
+from artifacts.store import STAGING_PREFIX, exclusive
+from artifacts.tables import is_done, read_sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard that has to be computed.
+
+    Attributes:
+        shard: Its number.
+        path: The file to write.
+        inputs: Digest of all that it is computed from, for the file's sidecar.
+    """
+
+    shard: int
+    path: Path
+    inputs: str
+
+
+def nothing(_rows: int) -> None:
+    """Ignore progress; the default of every step's ``advance``."""
+
+
+def require_bundle(run: Run, bundle: Bundle) -> None:
+    """Refuse a bundle that *run* was not prepared for.
+
+    Raises:
+        StaleRunError: If the run has another bundle of this role, or none.
+    """
+    expected = run.bundles.get(str(bundle.role), {}).get("bundle_id", "none")
+    if expected != bundle.bundle_id:
+        raise StaleRunError(
+            f"{run.folder}: prepared for the {bundle.role} bundle {expected}, but {bundle.folder} is "
+            f"{bundle.bundle_id}; run `nightrec prepare` with it first"
+        )
+
+
+def inputs_digest(run: Run, bundles: Sequence[Bundle], files: Sequence[Path], **options: str | int | float) -> str:
+    """Digest what an output is computed from: run, bundles and the files read, by what their sidecars say.
+
+    Args:
+        run: Its key covers the inputs, the semantic config and the profile.
+        bundles: Those that are loaded.
+        files: Finished files of the run that are read.
+        options: What else changes the content.
+
+    Raises:
+        StaleRunError: If a file is not finished.
+    """
+    sha256 = {path.relative_to(run.folder).as_posix(): read_sidecar(path).sha256 for path in files}
+    return document_digest(
+        {
+            "run_key": run.run_key,
+            "bundles": [bundle.bundle_id for bundle in bundles],
+            "files": sha256,
+            "options": options,
+        }
+    )
+
+
+def do_shards(
+    step: str,
+    shards: Sequence[int],
+    *,
+    output: Callable[[int], Path],
+    inputs: Callable[[int], str],
+    start: Callable[[], Callable[[Task], Mapping[str, int]]],
+) -> StepResult:
+    """Do those of *shards* that are not done.
+
+    Two processes may be given the same shards: each shard has a lock, and who comes second finds it done.
+
+    Args:
+        step: Name for the result.
+        shards: Numbers of the shards asked for.
+        output: Number to the file that holds the shard.
+        inputs: Number to the digest of what it is computed from.
+        start: Loads what the whole group needs, once and only if something is to do; returns the function that
+            computes and writes one shard and returns its counts, ``"rows"`` among them.
+
+    Raises:
+        StaleRunError: If an input is not finished.
+    """
+    tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
+    counts: Counter[str] = Counter()
+    skipped, work = 0, None
+    for task in tasks:
+        if is_done(task.path, task.inputs):
+            skipped += 1
+            continue
+        work = work or start()
+        with exclusive(task.path.with_name(f".{task.path.name}.lock")):
+            if is_done(task.path, task.inputs):
+                skipped += 1
+                continue
+            for left_behind in task.path.parent.glob(f"{STAGING_PREFIX}*-{task.path.name}*"):
+                left_behind.unlink()  # whoever wrote it is dead: we hold the shard's lock
+            counts.update(work(task))
+    return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())))
