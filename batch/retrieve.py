@@ -1,0 +1,337 @@
+"""From interest vectors to the candidates of each user: search, drop what was seen, merge, keep, score again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from artifacts.errors import CorruptError, UsageError
+from artifacts.run import Run
+from artifacts.tables import read_table, reading_table, verify_file
+
+NO_ITEM = -1  # what FAISS puts where the lists it looked into had too few items
+GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches on a GPU
+WIDENINGS = 4  # how often the search for a short list is doubled
+
+_NEVER = 1 << 30
+_MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_LOW = np.uint64(0xFFFF_FFFF)
+_WORD = np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that can be searched, and what its rows stand for.
+
+    Attributes:
+        ivf: The FAISS index, on CPU or GPU; row i there is row i of the other fields.
+        items: int32 [n], catalogue rows, ascending.
+        vectors: float32 [n, d], the items' vectors themselves, whatever the index stores of them.
+        nprobe: How many lists a search looks into.
+        threads: How many threads FAISS may take.
+        most: The most neighbours and lists of one search.
+    """
+
+    ivf: Any
+    items: np.ndarray
+    vectors: np.ndarray
+    nprobe: int
+    threads: int
+    most: int = _NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """One list of int64 index rows for each user, one after the other; each list ascends without repeats.
+
+    Attributes:
+        rows: int64 [sum of counts].
+        counts: int64 [users].
+    """
+
+    rows: np.ndarray
+    counts: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> "Lists":
+        """Only the lists of the users for whom *chosen*, bool [users], is true."""
+        return Lists(self.rows[np.repeat(chosen, self.counts)], self.counts[chosen])
+
+    def have(self, users: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether row ``rows[i]`` is in the list of user ``users[i]``; both int64 [n], gives bool [n]."""
+        keys = np.repeat(np.arange(len(self.counts)), self.counts) << 32 | self.rows
+        wanted = users << 32 | rows
+        places = np.searchsorted(keys, wanted)
+        return np.append(keys, -1)[places] == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """At most C items for each user, best first, ties ascending by item.
+
+    Attributes:
+        rows: int64 [users, C], index rows; ``NO_ITEM`` where there are fewer.
+        scores: float32 [users, C], inner products; ``-inf`` where there is no item.
+        interests: uint8 [users, C], number of the interest that found the item; 0 where there is none.
+        dropped: int64 [users], how many of the items that were found the user has had.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    interests: np.ndarray
+    dropped: np.ndarray
+
+
+def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
+    """Open the finished index of *run* with the vectors of its items.
+
+    Args:
+        run: Its step ``index`` is done.
+        item_ids: Ids of the catalogue, in order.
+        device: ``cpu`` or ``gpu``.
+
+    Raises:
+        StaleRunError: If the index or the items are not finished.
+        CorruptError: If a file is changed, or index and items do not belong together.
+    """
+    layout = run.layout.index
+    verify_file(layout.ivf)
+    ivf = read_ivf(layout.ivf)
+    items = read_table(layout.items)["item"].to_numpy()
+    vectors = gather_vectors(run, item_ids, items)
+    if (ivf.ntotal, ivf.d) != vectors.shape:
+        raise CorruptError(
+            f"{layout.ivf}: holds {ivf.ntotal} vectors of width {ivf.d}, but {layout.items.name} and the item vectors "
+            f"are {vectors.shape[0]} of width {vectors.shape[1]}; run the step `index` again"
+        )
+    nprobe, most = ivf.nprobe, _NEVER
+    if device == "gpu":  # not yet seen on a GPU: our tests run without one
+        ivf, most = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf), GPU_LIMIT
+    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most)
+
+
+def read_ivf(path: Any) -> Any:
+    """Read a FAISS file whose bytes the caller has verified; gives an ``IndexIVF`` of inner products.
+
+    Raises:
+        CorruptError: If it holds another kind of index, or none.
+    """
+    try:
+        ivf = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise CorruptError(f"{path}: expected a FAISS index ({error}); run the step `index` again") from error
+    if not isinstance(ivf, faiss.IndexIVF) or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise CorruptError(f"{path}: expected an IVF of inner products, found a {type(ivf).__name__}")
+    return ivf
+
+
+def gather_vectors(run: Run, item_ids: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """Read the vectors of some items, float32 [len(rows), d]; they may hold NaN, Inf or nothing but zeros.
+
+    Args:
+        run: Its step ``items`` is done.
+        item_ids: Ids of the whole catalogue, in order.
+        rows: Ascending catalogue rows.
+
+    Raises:
+        StaleRunError: If a range of items is not finished.
+        CorruptError: If a file is changed, or its items are not the catalogue's.
+    """
+    gathered, end = None, 0
+    for name, batch in _item_batches(run):
+        start, end = end, end + batch.num_rows
+        if not batch.column("item_id").equals(item_ids.slice(start, batch.num_rows)):
+            raise CorruptError(
+                f"{name}: its items are not rows {start} to {end - 1} of the catalogue; run `items` again"
+            )
+        column = batch.column("vector")
+        vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+        if gathered is None:
+            gathered = np.empty((len(rows), column.type.list_size), dtype=np.float32)
+        first, last = np.searchsorted(rows, [start, end])
+        gathered[first:last] = vectors[rows[first:last] - start]
+    if gathered is None or end != len(item_ids):
+        raise CorruptError(f"{run.folder}: the catalogue has {len(item_ids)} items, but {end} have vectors")
+    return gathered
+
+
+def _item_batches(run: Run) -> Iterator[tuple[str, pa.RecordBatch]]:
+    for shard in range(run.item_shards):
+        path = run.layout.items(shard, run.item_shards)
+        with reading_table(path) as reader:
+            for number in range(reader.num_record_batches):
+                yield str(path), reader.get_batch(number)
+
+
+def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the items with the greatest inner products among the *nprobe* lists nearest to each query.
+
+    A query's result depends on that query alone, to the bit: the lists are chosen without BLAS, whose sums change
+    with the number of queries.
+
+    Args:
+        index: What to search.
+        queries: float32 [queries, d], contiguous.
+        k: How many to find.
+        nprobe: Into how many lists to look.
+
+    Returns:
+        Index rows int64 [queries, k], ``NO_ITEM`` where the lists had fewer, and scores float32 [queries, k].
+    """
+    if len(queries) == 0:
+        return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
+    faiss.omp_set_num_threads(index.threads)  # OpenMP keeps this for each calling thread
+    faiss.cvar.distance_compute_blas_threshold = _NEVER
+    scores, rows = index.ivf.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
+    return rows, scores
+
+
+def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Compute inner products over the last axis by adding halves: one fixed order, whatever stands beside a row.
+
+    ``np.einsum`` and BLAS choose the order by the shape of the whole; here a row's bits depend on that row alone.
+
+    Args:
+        left: float32 [..., d].
+        right: float32 [..., d].
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+        terms = left * right
+        while (width := terms.shape[-1]) > 1:
+            half = width // 2
+            sums = terms[..., :half] + terms[..., half : 2 * half]
+            if width % 2:
+                sums[..., 0] += terms[..., -1]
+            terms = sums
+    return np.asarray(terms[..., 0])
+
+
+def require_packable(items: int, interests: int) -> None:
+    """Refuse more items than fit beside the number of an interest in the 64 bits that are sorted.
+
+    Raises:
+        UsageError: If they do not fit.
+    """
+    if items >= (most := 1 << (32 - _bits_of(interests))):
+        raise UsageError(f"{items} items with {interests} interests a user: expected fewer than {most} items")
+
+
+def merge_interests(rows: np.ndarray, scores: np.ndarray, seen: Lists, *, limit: int) -> Candidates:
+    """Merge what the interests of each user found; what the user has had is left out.
+
+    An item that several interests found counts once, with its best score and the interest that found it so (the
+    first of those that tie).
+
+    Args:
+        rows: int64 [users, K, k], index rows; ``NO_ITEM`` where there was none, or the interest is not active.
+        scores: float32 [users, K, k].
+        seen: What each user has had.
+        limit: C, how many to keep for a user at the most.
+    """
+    users, interests, _ = rows.shape
+    bits = _bits_of(interests)
+    numbers = np.arange(interests, dtype=np.uint64)[:, None]
+    keys = rows.astype(np.uint64) << (_WORD + bits) | _descending(scores) << bits | numbers
+    keys = np.where(rows == NO_ITEM, _MISSING, keys).reshape(users, -1)
+    keys.sort(axis=1)  # by item, the best score first
+    items = keys >> (_WORD + bits)
+    wanted = keys != _MISSING
+    wanted[:, 1:] &= items[:, 1:] != items[:, :-1]
+    owners, _ = np.nonzero(wanted)
+    had = seen.have(owners, items[wanted].astype(np.int64))
+    wanted[wanted] = ~had
+    scores_low = keys >> bits & _LOW
+    keys = np.where(wanted, scores_low << _WORD | items << bits | keys & _mask(bits), _MISSING)
+    return _best(keys, bits, limit, np.bincount(owners[had], minlength=users))
+
+
+def retrieve(
+    index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, fetch: int
+) -> Candidates:
+    """Find the candidates of some users; each user's depend on that user alone, to the bit.
+
+    For a user whose list stays short of *limit*, although there are items left, the search is widened: twice the
+    neighbours in twice the lists, up to ``WIDENINGS`` times. Scores are computed again from the item vectors.
+
+    Args:
+        index: What to search.
+        vectors: float32 [sum of counts, d], the active interests, user after user.
+        counts: int [users], how many each user has; a user with 0 gets no candidates.
+        seen: What each user has had and must not get.
+        limit: C, candidates to keep.
+        fetch: How many neighbours of each interest to look at first; more than *limit*, since some are dropped.
+    """
+    total, lists = len(index.items), index.ivf.nlist
+    attainable = np.where(counts > 0, np.minimum(limit, total - seen.counts), 0)
+    k, nprobe = min(fetch, total, index.most), min(index.nprobe, index.most)
+    found = _search_and_merge(index, vectors, counts, seen, limit=limit, k=k, nprobe=nprobe)
+    for _ in range(WIDENINGS):
+        short = (found.rows != NO_ITEM).sum(axis=1) < attainable
+        wider = min(2 * k, total, index.most), min(2 * nprobe, lists, index.most)
+        if not short.any() or wider == (k, nprobe):
+            break
+        k, nprobe = wider
+        part = vectors[np.repeat(short, counts)]
+        again = _search_and_merge(index, part, counts[short], seen.of(short), limit=limit, k=k, nprobe=nprobe)
+        for name in Candidates.__slots__:
+            getattr(found, name)[short] = getattr(again, name)
+    return _score_again(index, vectors, counts, found)
+
+
+def _search_and_merge(
+    index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, k: int, nprobe: int
+) -> Candidates:
+    active = np.arange(counts.max(initial=1)) < counts[:, None]
+    rows = np.full((*active.shape, k), NO_ITEM, dtype=np.int64)
+    scores = np.zeros(rows.shape, dtype=np.float32)
+    rows[active], scores[active] = search(index, vectors, k=k, nprobe=nprobe)
+    return merge_interests(rows, scores, seen, limit=limit)
+
+
+def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: Candidates) -> Candidates:
+    """Compute the scores from the vectors themselves: FAISS's depend on what it stores and on its own sums."""
+    there = found.rows != NO_ITEM
+    starts = np.cumsum(counts) - counts
+    asked = (starts[:, None] + found.interests)[there]
+    scores = inner_products(vectors[asked], index.vectors[found.rows[there]])
+    bits = _bits_of(int(counts.max(initial=1)))
+    keys = np.full(found.rows.shape, _MISSING)
+    rows, interests = found.rows[there].astype(np.uint64), found.interests[there].astype(np.uint64)
+    keys[there] = _descending(scores) << _WORD | rows << bits | interests
+    return _best(keys, bits, keys.shape[1], found.dropped)
+
+
+def _best(keys: np.ndarray, bits: np.uint64, limit: int, dropped: np.ndarray) -> Candidates:
+    """Sort keys of score, item and interest, and read the first *limit* of each row."""
+    keys.sort(axis=1)
+    keys = keys[:, :limit]
+    if (lacking := limit - keys.shape[1]) > 0:
+        keys = np.pad(keys, ((0, 0), (0, lacking)), constant_values=_MISSING)
+    missing = keys == _MISSING
+    rows = np.where(missing, NO_ITEM, ((keys & _LOW) >> bits).astype(np.int64))
+    scores = np.where(missing, np.float32(-np.inf), _ascending(keys >> _WORD))
+    interests = np.where(missing, 0, keys & _mask(bits)).astype(np.uint8)
+    return Candidates(rows, scores, interests, dropped)
+
+
+def _bits_of(interests: int) -> np.uint64:
+    """How many bits the number of an interest takes."""
+    return np.uint64((interests - 1).bit_length())
+
+
+def _mask(bits: np.uint64) -> np.uint64:
+    return np.uint64((1 << int(bits)) - 1)
+
+
+def _descending(scores: np.ndarray) -> np.ndarray:
+    """Bits of float32 as unsigned numbers that ascend where the scores descend; 0.0 and -0.0 are one."""
+    bits = np.ascontiguousarray(scores + np.float32(0)).view(np.uint32)
+    return np.where(bits >> np.uint32(31), bits, bits ^ np.uint32(0x7FFF_FFFF)).astype(np.uint64)
+
+
+def _ascending(words: np.ndarray) -> np.ndarray:
+    """The scores that :func:`_descending` was given."""
+    bits = words.astype(np.uint32)
+    return np.where(bits >> np.uint32(31), bits, bits ^ np.uint32(0x7FFF_FFFF)).astype(np.uint32).view(np.float32)

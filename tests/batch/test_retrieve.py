@@ -1,0 +1,217 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from artifacts.errors import UsageError
+from batch.retrieve import (
+    NO_ITEM,
+    Candidates,
+    Index,
+    Lists,
+    inner_products,
+    merge_interests,
+    require_packable,
+    retrieve,
+)
+
+LAW = settings(max_examples=25, deadline=None)
+
+
+def lists_of(values: list[list[int]]) -> Lists:
+    flat = [row for rows in values for row in sorted(set(rows))]
+    return Lists(np.array(flat, np.int64), np.array([len(set(rows)) for rows in values], np.int64))
+
+
+def merge_slowly(rows: np.ndarray, scores: np.ndarray, seen: list[int], limit: int) -> list[tuple[int, float, int]]:
+    """The same for one user, as one would say it: a dict of the best, sorted."""
+    best: dict[int, tuple[float, int]] = {}
+    for interest in range(rows.shape[0]):
+        for item, score in zip(rows[interest].tolist(), scores[interest].tolist(), strict=True):
+            if item != NO_ITEM and item not in seen and (item not in best or score > best[item][0]):
+                best[item] = (score, interest)
+    ordered = sorted(best.items(), key=lambda pair: (-pair[1][0], pair[0]))
+    return [(item, score, interest) for item, (score, interest) in ordered[:limit]]
+
+
+def listed(found: Candidates, user: int) -> list[tuple[int, float, int]]:
+    there = found.rows[user] != NO_ITEM
+    assert np.isneginf(found.scores[user][~there]).all()
+    columns = (found.rows[user][there], found.scores[user][there], found.interests[user][there])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@LAW
+@given(
+    data=st.data(),
+    shape=npst.array_shapes(min_dims=3, max_dims=3, max_side=5),
+    limit=st.integers(1, 20),
+)
+def test_merging_agrees_with_a_dict(data: st.DataObject, shape: tuple[int, int, int], limit: int) -> None:
+    """For any rows, scores and seen lists, with repeats, ties and gaps, the packed merge says what a dict says."""
+    rows = data.draw(npst.arrays(np.int64, shape, elements=st.integers(NO_ITEM, 6)))
+    numbers = st.one_of(st.integers(-2, 2).map(float), st.floats(width=32, allow_nan=False, allow_infinity=False))
+    scores = data.draw(npst.arrays(np.float32, shape, elements=numbers))
+    seen = data.draw(st.lists(st.lists(st.integers(0, 6), max_size=4), min_size=shape[0], max_size=shape[0]))
+
+    found = merge_interests(rows, scores, lists_of(seen), limit=limit)
+
+    for user in range(shape[0]):
+        assert listed(found, user) == merge_slowly(rows[user], scores[user], seen[user], limit)
+        had = set(rows[user].ravel().tolist()) & set(seen[user])
+        assert found.dropped[user] == len(had)
+
+
+def test_the_greatest_rows_and_scores_fit_the_sorted_word() -> None:
+    """Rows up to the limit and the greatest finite scores of both signs come out as they went in."""
+    most = (1 << 30) - 2
+    huge = float(np.finfo(np.float32).max)
+    rows = np.array([[[most, 0], [NO_ITEM, 5], [NO_ITEM, NO_ITEM], [7, NO_ITEM]]])
+    scores = np.array([[[huge, -huge], [0, -0.0], [0, 0], [0.0, 0]]], np.float32)
+
+    found = merge_interests(rows, scores, lists_of([[]]), limit=9)
+
+    assert listed(found, 0) == [(most, huge, 0), (5, 0.0, 1), (7, 0.0, 3), (0, -huge, 0)]
+    require_packable(most + 1, 4)
+    with pytest.raises(UsageError, match="1073741824 items with 4 interests"):
+        require_packable(most + 2, 4)
+
+
+@LAW
+@given(data=st.data(), width=st.integers(1, 70), rows=st.integers(1, 9))
+def test_inner_products_are_right_and_depend_on_their_row_alone(data: st.DataObject, width: int, rows: int) -> None:
+    """An inner product equals float64's to rounding and has the same bits alone, in company and transposed."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    left, right = rng.standard_normal((2, rows, width), dtype=np.float32)
+
+    together = inner_products(left, right)
+
+    expected = (left.astype(np.float64) * right).sum(axis=1)
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-5)
+    for row in range(rows):
+        assert inner_products(left[row], right[row]) == together[row]
+    turned = inner_products(np.asfortranarray(left), np.asfortranarray(right))
+    assert np.array_equal(turned, together)
+
+
+def make_index(vectors: np.ndarray, *, lists: int, nprobe: int, threads: int = 1) -> Index:
+    faiss.cvar.distance_compute_blas_threshold = 20
+    width = vectors.shape[1]
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
+    ivf.train(vectors)
+    ivf.add(vectors)
+    return Index(ivf, np.arange(len(vectors), dtype=np.int32), vectors, nprobe, threads)
+
+
+def exact(index: Index, interests: np.ndarray, seen: list[int], limit: int) -> list[tuple[int, int]]:
+    """Score every item with every interest, in float64; gives item and interest."""
+    scores = interests.astype(np.float64) @ index.vectors.T.astype(np.float64)
+    best = scores.max(axis=0)
+    order = sorted((item for item in range(len(best)) if item not in seen), key=lambda item: (-best[item], item))
+    return [(item, int(scores[:, item].argmax())) for item in order[:limit]]
+
+
+@pytest.fixture
+def world() -> tuple[Index, np.ndarray, np.ndarray, list[list[int]]]:
+    """600 items in 8 lists, all of them searched; 9 users with 0 to 3 interests who have had 0 to 80 items."""
+    rng = np.random.default_rng(3)
+    index = make_index(rng.standard_normal((600, 16), dtype=np.float32), lists=8, nprobe=8)
+    counts = np.array([1, 3, 0, 2, 3, 1, 2, 0, 3])
+    vectors = rng.standard_normal((int(counts.sum()), 16), dtype=np.float32)
+    seen = [rng.permutation(600)[: 10 * user].tolist() for user in range(9)]
+    return index, vectors, counts, seen
+
+
+def test_retrieving_agrees_with_exact_search(world: tuple[Index, np.ndarray, np.ndarray, list[list[int]]]) -> None:
+    """With every list searched, each user gets the best unseen items of all interests, in order."""
+    index, vectors, counts, seen = world
+
+    found = retrieve(index, vectors, counts, lists_of(seen), limit=20, fetch=40)
+
+    start = 0
+    for user, count in enumerate(counts.tolist()):
+        own = vectors[start : start + count]
+        expected = exact(index, own, seen[user], 20) if count else []
+        assert [(item, interest) for item, _, interest in listed(found, user)] == expected
+        for item, score, interest in listed(found, user):
+            assert score == pytest.approx(float(own[interest] @ index.vectors[item]), abs=1e-5)
+        start += count
+
+
+@pytest.mark.parametrize("nprobe", [1, 3])
+def test_a_user_gets_the_same_alone_and_in_company(
+    world: tuple[Index, np.ndarray, np.ndarray, list[list[int]]], nprobe: int
+) -> None:
+    """A user's candidates and their scores have the same bits whoever else is in the batch, in any order."""
+    index, vectors, counts, seen = world
+    index = Index(index.ivf, index.items, index.vectors, nprobe, 2)
+    ends = np.cumsum(counts)
+    own = [vectors[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    together = retrieve(index, vectors, counts, lists_of(seen), limit=30, fetch=30)
+
+    backwards = np.arange(9)[::-1]
+    turned = retrieve(
+        index,
+        np.concatenate([own[user] for user in backwards]),
+        counts[backwards],
+        lists_of([seen[user] for user in backwards]),
+        limit=30,
+        fetch=30,
+    )
+    for user in range(9):
+        alone = retrieve(index, own[user], counts[user : user + 1], lists_of([seen[user]]), limit=30, fetch=30)
+        for other, place in ((alone, 0), (turned, 8 - user)):
+            for name in ("rows", "scores", "interests", "dropped"):
+                assert np.array_equal(getattr(other, name)[place], getattr(together, name)[user]), name
+
+
+def test_a_short_list_is_filled_by_widening() -> None:
+    """A user who has had the nearest 200 items still gets a full list; others are searched no wider for it."""
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((1000, 8), dtype=np.float32)
+    index = make_index(vectors, lists=10, nprobe=1)
+    query = rng.standard_normal((2, 8), dtype=np.float32)
+    nearest = np.argsort(-(query[0] @ vectors.T), kind="stable")[:200].tolist()
+
+    found = retrieve(index, query, np.array([1, 1]), lists_of([nearest, []]), limit=50, fetch=60)
+    narrow = retrieve(index, query[1:], np.array([1]), lists_of([[]]), limit=50, fetch=60)
+
+    assert (found.rows[0] != NO_ITEM).all()
+    assert not set(found.rows[0].tolist()) & set(nearest)
+    assert np.array_equal(found.rows[1], narrow.rows[0])
+
+
+def test_too_few_items_leave_gaps_and_never_the_last_row() -> None:
+    """Where the catalogue is smaller than the list, the rest is NO_ITEM, and no item comes twice."""
+    rng = np.random.default_rng(7)
+    index = make_index(rng.standard_normal((5, 4), dtype=np.float32), lists=1, nprobe=1)
+
+    found = retrieve(
+        index, rng.standard_normal((3, 4), dtype=np.float32), np.array([3]), lists_of([[4]]), limit=8, fetch=16
+    )
+
+    assert sorted(found.rows[0].tolist()) == [NO_ITEM] * 4 + [0, 1, 2, 3]
+    assert found.dropped.tolist() == [1]
+
+
+def test_equal_vectors_go_by_item() -> None:
+    """Items with one and the same vector come in ascending order, whatever order FAISS found them in."""
+    vectors = np.ones((40, 4), np.float32)
+    index = make_index(vectors, lists=1, nprobe=1)
+
+    found = retrieve(index, np.ones((1, 4), np.float32), np.array([1]), lists_of([[3]]), limit=40, fetch=40)
+
+    assert found.rows[0].tolist() == [row for row in range(40) if row != 3] + [NO_ITEM]
+
+
+def test_lists_have_what_they_hold() -> None:
+    """A row is in a user's list only if that user's list holds it; an empty list holds nothing."""
+    lists = lists_of([[1, 5], [], [0]])
+    users, rows = np.meshgrid(np.arange(3), np.arange(7), indexing="ij")
+
+    found = lists.have(users.ravel(), rows.ravel()).reshape(3, 7)
+
+    assert [np.flatnonzero(row).tolist() for row in found] == [[1, 5], [], [0]]
+    assert lists.of(np.array([True, False, True])).rows.tolist() == [1, 5, 0]
