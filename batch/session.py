@@ -155,6 +155,8 @@ def _load(bundle: Bundle, device: Device, threads: int) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     providers: list[Any] = [device.provider]
+    if device.provider not in ort.get_available_providers():
+        raise DeviceError(f"this ONNX Runtime has no {device.provider}, only {ort.get_available_providers()}")
     if device.name == "gpu":
         ort.preload_dlls()
         providers = [(device.provider, {"use_tf32": "0"}), "CPUExecutionProvider"]
