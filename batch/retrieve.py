@@ -11,8 +11,8 @@ import pyarrow as pa
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, reading_table, verify_file
+from features.encode import NO_ITEM, list_parts, require_rows
 
-NO_ITEM = -1  # what FAISS puts where the lists it looked into had too few items
 GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches on a GPU
 WIDENINGS = 4  # how often the search for a short list is doubled
 
@@ -64,7 +64,7 @@ class Lists:
         keys = np.repeat(np.arange(len(self.counts)), self.counts) << 32 | self.rows
         wanted = users << 32 | rows
         places = np.searchsorted(keys, wanted)
-        return np.append(keys, -1)[places] == wanted
+        return np.asarray(np.append(keys, -1)[places] == wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,28 @@ class Candidates:
     scores: np.ndarray
     interests: np.ndarray
     dropped: np.ndarray
+
+
+def seen_lists(seen: pa.RecordBatch, index_rows: np.ndarray, *, within: int | None) -> Lists:
+    """Give what each user must not get again.
+
+    Args:
+        seen: Rows of ``schemas.seen``.
+        index_rows: int64 [catalogue rows], the index row of each item; ``NO_ITEM`` where it is not indexed.
+        within: Only what they had in the last so many seconds before the data date's end; ``None``: all.
+
+    Raises:
+        InputError: If a catalogue row is out of range.
+    """
+    counts, items = list_parts(seen.column("items"))
+    items = items.to_numpy()
+    require_rows("prepare/seen, items", items, len(index_rows))
+    rows = index_rows[items]
+    kept = rows != NO_ITEM
+    if within is not None:
+        kept &= list_parts(seen.column("last_gap"))[1].to_numpy() <= within
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return Lists(rows[kept], np.bincount(owners[kept], minlength=len(counts)))
 
 
 def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
@@ -184,7 +206,9 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
     faiss.omp_set_num_threads(index.threads)  # OpenMP keeps this for each calling thread
     faiss.cvar.distance_compute_blas_threshold = _NEVER
-    scores, rows = index.ivf.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
+    parameters = faiss.SearchParametersIVF()
+    parameters.nprobe = nprobe
+    scores, rows = index.ivf.search(queries, k, params=parameters)
     return rows, scores
 
 
@@ -208,6 +232,16 @@ def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray(terms[..., 0])
 
 
+def require_searchable(device: str, *, k: int) -> None:
+    """Refuse a search that FAISS does not do on a GPU.
+
+    Raises:
+        UsageError: If *k*, the neighbours of a query, are too many.
+    """
+    if device == "gpu" and k > GPU_LIMIT:
+        raise UsageError(f"a GPU searches at most {GPU_LIMIT} neighbours, asked for {k}; lower candidates or overfetch")
+
+
 def require_packable(items: int, interests: int) -> None:
     """Refuse more items than fit beside the number of an interest in the 64 bits that are sorted.
 
@@ -225,7 +259,7 @@ def merge_interests(rows: np.ndarray, scores: np.ndarray, seen: Lists, *, limit:
     first of those that tie).
 
     Args:
-        rows: int64 [users, K, k], index rows; ``NO_ITEM`` where there was none, or the interest is not active.
+        rows: int64 [users, K, k], index rows; ``NO_ITEM`` (FAISS too says -1) where there was none.
         scores: float32 [users, K, k].
         seen: What each user has had.
         limit: C, how many to keep for a user at the most.
@@ -300,7 +334,7 @@ def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: C
     keys = np.full(found.rows.shape, _MISSING)
     rows, interests = found.rows[there].astype(np.uint64), found.interests[there].astype(np.uint64)
     keys[there] = _descending(scores) << _WORD | rows << bits | interests
-    return _best(keys, bits, keys.shape[1], found.dropped)
+    return _best(keys, bits, found.rows.shape[1], found.dropped)
 
 
 def _best(keys: np.ndarray, bits: np.uint64, limit: int, dropped: np.ndarray) -> Candidates:
