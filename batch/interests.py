@@ -10,11 +10,11 @@ from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
 from artifacts.tables import TableWriter, reading_table, writing_table
-from batch.overlap import reading_ahead, writing_behind
+from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
-from batch.towers import UserVectors, encode_users, user_vectors
+from batch.towers import Batch, UserVectors, encode_users, user_vectors
 
 
 def compute_interests(
@@ -33,7 +33,7 @@ def compute_interests(
         bundle: The user bundle, verified.
         shards: Numbers out of ``range(run.shards)``.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
-        threads: Threads of one operator; 0 takes all.
+        threads: Batches computed side by side; 0 takes all cores.
         advance: Told how many rows were done, from time to time.
 
     Returns:
@@ -68,15 +68,19 @@ def _one_shard(run: Run, session: Session, advance: Callable[[int], None], task:
         reading_table(run.layout.histories(task.shard, run.shards)) as reader,
         writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_users(session, _batches(reader))) as batches,
+        working_side_by_side(partial(_compute, session), batches, workers=session.workers) as results,
         writing_behind(partial(_write, writer, schema)) as write,
     ):
-        for batch in batches:
-            found = user_vectors(session, batch)
+        for batch, found in results:
             cold += int((found.counts == 0).sum())
             vectors += len(found.vectors)
             write((batch.rows, found))
             advance(batch.rows.num_rows)
     return {"rows": writer.rows, "cold": cold, "vectors": vectors}
+
+
+def _compute(session: Session, batch: Batch) -> tuple[Batch, UserVectors]:
+    return batch, user_vectors(session, batch)
 
 
 def _batches(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:

@@ -10,11 +10,11 @@ from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
 from artifacts.tables import BATCH_ROWS, TableWriter, opening_arrow, verify_file, writing_table
-from batch.overlap import reading_ahead, writing_behind
+from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
-from batch.towers import encode_items, item_vectors
+from batch.towers import Batch, encode_items, item_vectors
 
 
 def embed_items(
@@ -33,7 +33,7 @@ def embed_items(
         bundle: The item bundle, verified.
         shards: Numbers out of ``range(run.item_shards)``.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
-        threads: Threads of one operator; 0 takes all.
+        threads: Batches computed side by side; 0 takes all cores.
         advance: Told how many rows were done, from time to time.
 
     Returns:
@@ -69,15 +69,19 @@ def _embed_range(run: Run, session: Session, advance: Callable[[int], None], tas
         opening_arrow(run.layout.catalogue) as reader,
         writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_items(session, _range(reader, task.shard, run.item_shards))) as batches,
+        working_side_by_side(partial(_embed, session), batches, workers=session.workers) as results,
         writing_behind(partial(_write, writer, schema)) as write,
     ):
-        for batch in batches:
-            vectors = item_vectors(session, batch)
+        for batch, vectors in results:
             not_finite += int((~np.isfinite(vectors).all(axis=1)).sum())
             zero += int((~vectors.any(axis=1)).sum())
             write((batch.rows.column("item_id"), vectors))
             advance(batch.rows.num_rows)
     return {"rows": writer.rows, "not_finite": not_finite, "zero": zero}
+
+
+def _embed(session: Session, batch: Batch) -> tuple[Batch, np.ndarray]:
+    return batch, item_vectors(session, batch)
 
 
 def _write(writer: TableWriter, schema: pa.Schema, part: tuple[pa.Array, np.ndarray]) -> None:

@@ -1,12 +1,13 @@
-"""Reading ahead and writing behind: one thread each, a bounded number of things on the way, order kept."""
+"""Reading ahead, working side by side, writing behind: in threads, a bounded number of things on the way, in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 _END: Any = object()
 
 
@@ -26,6 +27,27 @@ def reading_ahead(source: Iterator[T], *, depth: int = 4) -> Iterator[Iterator[T
                 yield item
 
         yield items()
+
+
+@contextmanager
+def working_side_by_side(work: Callable[[T], U], source: Iterable[T], *, workers: int) -> Iterator[Iterator[U]]:
+    """Do *work* on the items of *source* in so many threads; results come in the order of the items.
+
+    What *source* or *work* raises is raised where its result would have come. When the block ends, however it ends,
+    the threads have stopped.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+
+        def results() -> Iterator[U]:
+            waiting: deque[Future[U]] = deque()
+            for item in source:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield results()
 
 
 @contextmanager

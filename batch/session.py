@@ -42,13 +42,16 @@ class Session:
         bundle: What was loaded.
         rows: Rows of every batch the graph is given; a smaller one is padded with zeros.
         device: Where it runs.
+        workers: How many threads may call :meth:`run` at once: on a CPU one operator runs in one thread, and batches
+            side by side. That is quicker than one batch in many threads, and no bit depends on the number.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Any, *, rows: int, device: Device) -> None:
+    def __init__(self, bundle: Bundle, runtime: Any, *, rows: int, device: Device, workers: int) -> None:
         """Feed *runtime* in batches of *rows*."""
         self.bundle = bundle
         self.rows = rows
         self.device = device
+        self.workers = workers
         self._runtime = runtime
         self._types = {tensor.name: np.dtype(tensor.type) for tensor in bundle.inputs}
         self._limits = _limits(bundle)
@@ -122,7 +125,8 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
         bundle: From :func:`artifacts.bundle.read_bundle`, which has checked every byte.
         rows: Rows of every batch; part of the execution profile.
         device: ``cpu``, ``gpu`` or ``auto``. ``gpu`` is a GPU or an error.
-        threads: Threads of one operator; 0 takes all that this process may use. The bytes don't depend on it.
+        threads: Batches computed side by side on a CPU; 0 takes all cores that this process may use. The bytes don't
+            depend on it. A GPU is given one batch after the other.
 
     Raises:
         DeviceError: If the device is not there, or the runtime silently chose another.
@@ -132,7 +136,7 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
     if rows < 1:
         raise UsageError(f"rows of a batch: expected at least 1, found {rows}")
     chosen = choose_device(device)
-    runtime = _load(bundle, chosen, threads or len(os.sched_getaffinity(0)))
+    runtime = _load(bundle, chosen)
     for side, expected, found in (
         ("inputs", {t.name for t in bundle.inputs}, {node.name for node in runtime.get_inputs()}),
         ("outputs", set(OUTPUT_NAMES[bundle.role]), {node.name for node in runtime.get_outputs()}),
@@ -142,14 +146,15 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
                 f"{bundle.layout.graph}: expected the {side} {sorted(expected)} of {bundle.layout.contract.name}, "
                 f"found {sorted(found)}; export it anew"
             )
-    session = Session(bundle, runtime, rows=rows, device=chosen)
+    workers = (threads or len(os.sched_getaffinity(0))) if chosen.name == "cpu" else 1
+    session = Session(bundle, runtime, rows=rows, device=chosen, workers=workers)
     _replay_canary(session)
     return session
 
 
-def _load(bundle: Bundle, device: Device, threads: int) -> Any:
+def _load(bundle: Bundle, device: Device) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True

@@ -95,7 +95,7 @@ def test_a_killed_shard_is_repeated_and_a_finished_one_is_not(make_run, user_bun
 
     monkeypatch.setattr(step, "user_vectors", dies)
     with pytest.raises(KeyboardInterrupt):
-        compute_interests(run, user_bundle, range(3))
+        compute_interests(run, user_bundle, range(3), threads=1)
     assert not run.layout.interests(1, 3).exists()
     first = run.layout.interests(0, 3).stat().st_mtime_ns
     result = compute_interests(run, user_bundle, range(3))

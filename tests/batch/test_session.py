@@ -14,6 +14,7 @@ from artifacts.bundle import Role, read_bundle
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout
 from batch import profile as profiles
+from batch.overlap import working_side_by_side
 from batch.profile import choose_device, cpu_class, require_profile, resolve_profile, runtime_wheel
 from batch.session import open_session
 
@@ -43,11 +44,17 @@ def test_a_rows_result_depends_on_that_row_only(tiny, user_bundle, order, alone)
     np.testing.assert_array_equal(single[0], together[alone])
 
 
-def test_threads_change_no_bit(tiny, user_bundle):
-    """The number of threads is no part of the profile, since no bit depends on it."""
-    inputs = tiny.random_histories(500, seed=3)
-    one, two = (open_session(user_bundle, rows=512, threads=n).run(inputs)["interests"] for n in (1, 2))
-    np.testing.assert_array_equal(one, two)
+def test_batches_side_by_side_change_no_bit(tiny, user_bundle):
+    """The number of threads is no part of the profile, since no bit depends on it, and the order is kept."""
+    batches = [tiny.random_histories(64, seed=seed) for seed in range(12)]
+    found = []
+    for threads in (1, 2, 4):
+        session = open_session(user_bundle, rows=64, threads=threads)
+        assert session.workers == threads
+        with working_side_by_side(session.run, batches, workers=session.workers) as results:
+            found.append(np.stack([result["interests"] for result in results]))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 @pytest.mark.parametrize(
