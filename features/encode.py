@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from artifacts.bundle import FeatureSpec, Role
 from artifacts.errors import InputError
-from features.vocabulary import PADDING
+from features.vocabulary import PADDING, UNKNOWN
 
 NO_ITEM = -1  # in an array of catalogue rows: there is no item in this place
 
@@ -115,6 +115,25 @@ def take_items(features: Mapping[str, NDArray[np.int32]], items: NDArray[np.inte
         require_rows("catalogue row", items[real], len(rows))
         values = np.full(items.shape, PADDING, np.int32)
         values[real] = rows[items[real]]
+        taken[name] = values
+    return taken
+
+
+def behaviour_features(
+    codes: NDArray[np.integer], features: Mapping[str, NDArray[np.int32]]
+) -> dict[str, NDArray[np.int32]]:
+    """Give the feature rows of past behaviours: for each item feature, int32 [n].
+
+    Args:
+        codes: The catalogue row of an item; of one that is not in the catalogue, minus the vocabulary row of its id:
+            that item keeps its place in a history, its other features unknown.
+        features: From :func:`item_features`.
+    """
+    catalogued = codes >= 0
+    taken = {}
+    for name, rows in features.items():
+        values = np.where(catalogued, UNKNOWN, -codes if name == "item_id" else UNKNOWN).astype(np.int32)
+        values[catalogued] = rows[codes[catalogued]]
         taken[name] = values
     return taken
 

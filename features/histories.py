@@ -1,0 +1,256 @@
+"""Histories: what the models are told about each user, and all that each has had, shard by shard."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from artifacts import schemas
+from artifacts.bundle import FeatureSpec
+from features.day import data_day
+from features.encode import behaviour_features, bucket_gaps, item_features, places
+from features.inputs import Inputs
+from features.ordered import Engine, Ordered, open_ordered
+from features.times import SECOND
+from features.vocabulary import Vocabulary
+
+CHUNK_USERS = 4_096
+CHUNK_EVENTS = 131_072
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What the tables of a night depend on, besides the inputs.
+
+    Attributes:
+        date: The data date; nothing after it is read.
+        zone: Time zone in which it ends.
+        shards: Into how many shards the users are split.
+        popular_days: How many days, the data date included, count for ``popular``.
+        sample_users: How many users with behaviours, those of the smallest hashes, are in the sample.
+    """
+
+    date: date
+    zone: str = "UTC"
+    shards: int = 1
+    popular_days: int = 30
+    sample_users: int = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Streams of the prepared tables; made by :func:`open_histories`.
+
+    Attributes:
+        counts: What was read, dropped and kept: ``interactions_read``, ``interactions_null``,
+            ``interactions_future``, ``interactions_of_excluded_users``, ``interactions_with_excluded_items``,
+            ``interactions`` (kept), ``interactions_uncatalogued`` (among them), ``gaps_negative``, ``users``,
+            ``users_excluded``, ``users_cold``.
+    """
+
+    counts: dict[str, int]
+    _ordered: Ordered
+    _catalogue: pa.Table
+    _features: Mapping[str, NDArray[np.int32]]
+    _spec: FeatureSpec
+    _events_of: pa.Table  # per item with events: item (row in item_ids), events, recent
+    _sample_users: int
+
+    def histories(self, shard: int) -> Iterator[pa.RecordBatch]:
+        """Stream the users of *shard*, ascending by id, as ``schemas.histories``."""
+        for users, behaviours in self._chunks(shard):
+            yield self._history_batch(users, behaviours)
+
+    def seen(self, shard: int) -> Iterator[pa.RecordBatch]:
+        """Stream what the users of *shard* have had, ascending by id, as ``schemas.seen``; row by row as histories."""
+        for users, behaviours in self._chunks(shard):
+            ids = users.column("user_id")
+            items, times, last_gap = seen_lists(behaviours, now_us=self._ordered.now_us)
+            yield pa.RecordBatch.from_arrays([ids, items, times, last_gap], schema=schemas.seen(ids.type))
+
+    def sample(self) -> pa.Table:
+        """Give the users with behaviours whose hashes are smallest, ascending by id, as ``schemas.histories``."""
+        profile = self._profile_columns
+        users = self._ordered.query(f"""
+            SELECT users.rowid AS u, user_id{profile} FROM users WHERE users.rowid IN (SELECT u FROM warm)
+            ORDER BY hash, user_id LIMIT {self._sample_users}
+        """).sort_by("u")
+        rows = users.column("u").to_numpy()
+        picked = ", ".join(map(str, rows.tolist())) or "-1"
+        events = self._ordered.query(f"SELECT u, item, time_us FROM events WHERE u IN ({picked})")
+        owners = np.searchsorted(rows, events.column("u").to_numpy())
+        behaviours = self._behaviours(owners, events.drop_columns("u"), len(rows))
+        ids = users.drop_columns("u").combine_chunks()
+        batch = pa.RecordBatch.from_arrays([column.combine_chunks() for column in ids.columns], names=ids.column_names)
+        return pa.Table.from_batches([self._history_batch(batch, behaviours)]).sort_by("user_id")
+
+    def popular(self) -> pa.Table:
+        """Count the events of the last days as ``schemas.popular``; items that are not eligible are counted too."""
+        rows = self._ordered.codes[self._events_of.column("item").to_numpy()]
+        recent = self._events_of.column("recent").to_numpy()
+        counted = (rows >= 0) & (recent > 0)
+        rows, recent = rows[counted], recent[counted]
+        order = np.lexsort((rows, -recent))
+        ids = self._catalogue.column("item_id").combine_chunks().take(pa.array(rows[order]))
+        return pa.table([ids, pa.array(rows[order]), pa.array(recent[order])], schema=schemas.popular(ids.type))
+
+    @property
+    def _profile_columns(self) -> str:
+        return "".join(f', "profile_{name}"' for name in self._spec.profile_features)
+
+    def _chunks(self, shard: int) -> Iterator[tuple[pa.RecordBatch, "Behaviours"]]:
+        """Walk users and events side by side: both lie in the order of u."""
+        first, end = (int(bound) for bound in self._ordered.bounds[shard : shard + 2])
+        users = self._ordered.stream(
+            f"SELECT user_id{self._profile_columns} FROM users WHERE shard = {shard}", CHUNK_USERS
+        )
+        events = _EventStream(
+            self._ordered.stream(f"SELECT u, item, time_us FROM events WHERE u >= {first} AND u < {end}", CHUNK_EVENTS)
+        )
+        for batch in users:
+            taken = events.take(first + batch.num_rows)
+            yield batch, self._behaviours(taken.column("u").to_numpy() - first, taken, batch.num_rows)
+            first += batch.num_rows
+
+    def _behaviours(self, owners: Ints, events: pa.Table, users: int) -> "Behaviours":
+        codes = self._ordered.codes[events.column("item").to_numpy()]
+        return Behaviours(np.bincount(owners, minlength=users), codes, events.column("time_us").to_numpy())
+
+    def _history_batch(self, users: pa.RecordBatch, behaviours: "Behaviours") -> pa.RecordBatch:
+        spec = self._spec
+        newest = behaviours.newest(spec.history_length)
+        features = behaviour_features(newest.codes, self._features)
+        features["gap"] = bucket_gaps((self._ordered.now_us - newest.times_us) // SECOND, spec.gap_edges)
+        offsets = _offsets(newest.counts)
+        lists = [_lists(offsets, values, pa.int32()) for values in features.values()]
+        ids, *profile = users.columns
+        schema = schemas.histories(ids.type, spec.item_features, spec.profile_features)
+        lengths = pa.array(newest.counts.astype(np.int32))
+        return pa.RecordBatch.from_arrays([ids, *lists, *profile, lengths], schema=schema)
+
+
+@contextmanager
+def open_histories(
+    inputs: Inputs,
+    *,
+    catalogue: pa.Table,
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+    cut: Cut,
+    engine: Engine,
+) -> Iterator[Histories]:
+    """Read the behaviours once and give them shard by shard, in record batches; memory does not grow with users.
+
+    The same rows come out whatever the order of files and rows, and whatever *engine* says.
+
+    Args:
+        inputs: The tables.
+        catalogue: Of :func:`features.catalogue.encode_catalogue`.
+        spec: The bundle's.
+        vocabularies: By feature.
+        cut: Data date, shards and the like.
+        engine: Memory, threads and scratch folder.
+
+    Raises:
+        InputError: If a table is wrong; the message names file and column.
+        UsageError: If a feature has no column.
+        NightrecError: If memory or disk do not suffice.
+    """
+    with open_ordered(
+        inputs,
+        catalogue=catalogue,
+        spec=spec,
+        vocabularies=vocabularies,
+        until=cut.date,
+        zone=cut.zone,
+        shards=cut.shards,
+        engine=engine,
+    ) as ordered:
+        since = data_day(cut.date - timedelta(days=cut.popular_days), cut.zone)[1]
+        events_of = ordered.query(f"""
+            SELECT item, count(*) AS events, count(*) FILTER (time_us >= {since}) AS recent
+            FROM events GROUP BY item ORDER BY item
+        """)
+        uncatalogued = ordered.codes[events_of.column("item").to_numpy()] < 0
+        elsewhere = int(events_of.column("events").to_numpy()[uncatalogued].sum())
+        counts = ordered.counts | {"interactions_uncatalogued": elsewhere}
+        yield Histories(counts, ordered, catalogue, item_features(catalogue, spec), spec, events_of, cut.sample_users)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviours:
+    """What some users did, user after user, newest first.
+
+    Attributes:
+        counts: Behaviours of each user, [users].
+        codes: Catalogue rows, negative for items that are not in the catalogue, [sum of counts].
+        times_us: When, aligned with *codes*.
+    """
+
+    counts: Ints
+    codes: NDArray[np.int32]
+    times_us: Ints
+
+    def newest(self, length: int) -> "Behaviours":
+        """Keep the newest *length* of each user."""
+        kept = places(self.counts) < length
+        return Behaviours(np.minimum(self.counts, length), self.codes[kept], self.times_us[kept])
+
+
+def seen_lists(behaviours: Behaviours, *, now_us: int) -> tuple[pa.ListArray, pa.ListArray, pa.ListArray]:
+    """Sum up what each user has had: the lists ``items``, ``times`` and ``last_gap`` of ``schemas.seen``."""
+    users = np.repeat(np.arange(len(behaviours.counts)), behaviours.counts)
+    known = behaviours.codes >= 0
+    rows = behaviours.codes[known].astype(np.int64)
+    span = int(rows.max(initial=0)) + 1
+    keys, newest, times = np.unique(users[known] * span + rows, return_index=True, return_counts=True)
+    offsets = _offsets(np.bincount(keys // span, minlength=len(behaviours.counts)))
+    gaps = (now_us - behaviours.times_us[known][newest]) // SECOND
+    return (
+        _lists(offsets, (keys % span).astype(np.int32), pa.int32()),
+        _lists(offsets, times.astype(np.int32), pa.int32()),
+        _lists(offsets, gaps, pa.int64()),
+    )
+
+
+class _EventStream:
+    """Events in the order of u, taken user range by user range."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._held: list[pa.RecordBatch] = []
+
+    def take(self, stop: int) -> pa.Table:
+        """Take what is left of the users before *stop*."""
+        while not self._held or self._held[-1].column("u")[-1].as_py() < stop:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            if batch.num_rows:
+                self._held.append(batch)
+        if not self._held:
+            return _NO_EVENTS
+        last = self._held[-1]
+        cut = int(np.searchsorted(last.column("u").to_numpy(), stop))
+        taken = pa.Table.from_batches([*self._held[:-1], last.slice(0, cut)])
+        self._held = [last.slice(cut)] if cut < last.num_rows else []
+        return taken
+
+
+_NO_EVENTS = pa.table(
+    {"u": pa.array([], pa.int64()), "item": pa.array([], pa.int32()), "time_us": pa.array([], pa.int64())}
+)
+
+
+def _offsets(counts: Ints) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+
+
+def _lists(offsets: pa.Array, values: NDArray[np.integer], kind: pa.DataType) -> pa.ListArray:
+    return pa.ListArray.from_arrays(offsets, pa.array(values, kind), type=schemas.rows_of(kind))

@@ -1,0 +1,297 @@
+"""All users and their events in one total order, in a DuckDB database on disk: read once, streamed many times."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from artifacts.bundle import FeatureSpec
+from artifacts.errors import InputError, NightrecError
+from features.catalogue import read_excluded, require_columns
+from features.day import data_day
+from features.events import event_schema, read_event_users, read_events
+from features.hashing import hash_sql
+from features.inputs import IdTypes, Inputs, check_inputs, read_batches
+from features.types import widen
+from features.vocabulary import UNKNOWN, Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What DuckDB may use; it changes nothing in what comes out.
+
+    Attributes:
+        scratch: Folder for what does not fit into memory; emptied in the end.
+        memory: Limit, such as ``"4GB"``.
+        threads: 0 for all.
+    """
+
+    scratch: Path
+    memory: str = "4GB"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The database.
+
+    Tables, each in the order of its rows:
+
+    * ``users``: ``shard``, ``hash``, ``user_id``, ``profile_NAME``, by shard, then id; the row id is *u*
+    * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id
+
+    Attributes:
+        connection: To it.
+        item_ids: Every item of the catalogue or of an event, ascending.
+        codes: For each of them its catalogue row, or minus the vocabulary row of its id; int32.
+        bounds: First u of each shard and, last, the number of users; int64 [shards + 1].
+        now_us: The end of the data date.
+        counts: What was read and dropped.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    item_ids: pa.Array
+    codes: NDArray[np.int32]
+    bounds: NDArray[np.int64]
+    now_us: int
+    counts: dict[str, int]
+
+    def query(self, sql: str) -> pa.Table:
+        """Fetch a small result whole."""
+        with converting_errors():
+            return self.connection.sql(sql).to_arrow_table()
+
+    def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """Stream a result in batches of about *rows*, over a connection of its own."""
+        with converting_errors(), self.connection.cursor() as cursor:
+            yield from cursor.sql(sql).to_arrow_reader(rows)
+
+
+@contextmanager
+def converting_errors() -> Iterator[None]:
+    """Turn what DuckDB raises into an error of ours.
+
+    Raises:
+        NightrecError: If it ran out of memory or disk; the message says which.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error.__cause__, NightrecError):
+            raise error.__cause__ from error
+        raise NightrecError(
+            f"building histories failed: {error}; see that [night] memory and the disk suffice"
+        ) from error
+
+
+@contextmanager
+def open_ordered(
+    inputs: Inputs,
+    *,
+    catalogue: pa.Table,
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+    until: date,
+    zone: str,
+    shards: int,
+    engine: Engine,
+) -> Iterator[Ordered]:
+    """Read the behaviours once, up to the end of *until*, and put them in order; nothing held grows with the users.
+
+    Raises:
+        InputError: If a table is wrong; the message names file and column.
+        UsageError: If a profile feature has no column.
+        NightrecError: If memory or disk do not suffice.
+    """
+    types = check_inputs(inputs)
+    now_us = data_day(until, zone)[1]
+    engine.scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="ordered-", dir=engine.scratch))
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": engine.memory,
+        "temp_directory": str(folder),
+        "autoinstall_known_extensions": False,
+    }
+    if engine.threads:
+        config["threads"] = engine.threads
+    try:
+        with converting_errors(), duckdb.connect(str(folder / "ordered.duckdb"), config=config) as connection:
+            counts = _load_events(connection, inputs, types, now_us)
+            counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
+            item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
+            counts |= _order_events(connection, counts, now_us)
+            yield Ordered(connection, item_ids, codes, _bounds(connection, shards), now_us, counts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+) -> None:
+    """Make *table* out of a stream; an error of ours in the stream comes out as itself."""
+    failures: list[NightrecError] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except NightrecError as error:
+            failures.append(error)
+            raise
+
+    connection.register("stream", pa.RecordBatchReader.from_batches(schema, guarded()))
+    try:
+        connection.execute(f"CREATE TABLE {table} AS SELECT * FROM stream")
+    except duckdb.Error as error:
+        raise (failures[0] if failures else error) from error
+    finally:
+        connection.unregister("stream")
+
+
+def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: IdTypes, now_us: int) -> dict[str, int]:
+    """Fill ``raw`` with what happened up to the data date's end; rows with a null say nothing and are dropped."""
+    counts = {"interactions_read": 0, "interactions_null": 0, "interactions_future": 0}
+
+    def kept() -> Iterator[pa.RecordBatch]:
+        for batch in read_events(inputs):
+            whole = batch.drop_null()
+            past = whole.filter(pc.less(whole.column("time_us"), now_us))
+            counts["interactions_read"] += batch.num_rows
+            counts["interactions_null"] += batch.num_rows - whole.num_rows
+            counts["interactions_future"] += whole.num_rows - past.num_rows
+            yield past
+
+    _create(connection, "raw", event_schema(types.user_id, types.item_id), kept())
+    return counts
+
+
+def _load_users(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: Inputs,
+    types: IdTypes,
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+    shards: int,
+) -> dict[str, int]:
+    """Fill ``users``: who is listed, or did something, or has a history; less who is excluded."""
+    profile = [f"profile_{name}" for name in spec.profile_features]
+    listed_schema = pa.schema([("user_id", types.user_id), *((name, pa.int32()) for name in profile)])
+    _create(connection, "listed", listed_schema, _listed(inputs, listed_schema, spec, vocabularies))
+    twice = connection.execute(
+        "SELECT user_id FROM listed GROUP BY user_id HAVING count(*) > 1 ORDER BY user_id LIMIT 1"
+    ).fetchone()
+    if twice is not None and inputs.users is not None:
+        raise InputError(
+            f"{inputs.users.path}: user id {twice[0]} is there more than once in column "
+            f"{inputs.users.columns['user_id']}; keep one row of each user"
+        )
+    id_schema = pa.schema([("user_id", types.user_id)])
+    _create(connection, "named", id_schema, _named(inputs, id_schema))
+    connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_users, types.user_id)}))
+    connection.execute("CREATE TABLE excluded_users AS SELECT id FROM gone")
+    connection.execute(
+        "CREATE TABLE people AS "
+        "SELECT user_id FROM raw UNION SELECT user_id FROM listed UNION SELECT user_id FROM named"
+    )
+    known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in map(_quoted, profile))
+    connection.execute(f"""
+        CREATE TABLE users AS
+        SELECT CAST(hash % {shards} AS INTEGER) AS shard, * FROM (
+            SELECT {hash_sql("user_id")} AS hash, user_id{known}
+            FROM people LEFT JOIN listed USING (user_id)
+            WHERE user_id NOT IN (SELECT id FROM excluded_users)
+        )
+        ORDER BY shard, user_id
+    """)
+    people, users = _number(connection, "FROM people"), _number(connection, "FROM users")
+    for table in ("people", "listed", "named"):
+        connection.execute(f"DROP TABLE {table}")
+    return {"users": users, "users_excluded": people - users}
+
+
+def _listed(
+    inputs: Inputs, schema: pa.Schema, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary]
+) -> Iterator[pa.RecordBatch]:
+    source = require_columns("users", inputs.users, spec.profile_features)
+    for path, batch in read_batches(source, ["user_id", *spec.profile_features]) if source else ():
+        ids, *values = batch.columns
+        if ids.null_count:
+            raise InputError(f"{path}: column {inputs.sources['users'].columns['user_id']} of users has nulls")
+        rows = [
+            pa.array(vocabularies[name].encode(column))
+            for name, column in zip(spec.profile_features, values, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays([widen(ids), *rows], schema=schema)
+
+
+def _named(inputs: Inputs, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for ids in read_event_users(inputs) if inputs.histories else ():
+        yield pa.RecordBatch.from_arrays([ids.drop_null()], schema=schema)
+
+
+def _load_items(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: Inputs,
+    types: IdTypes,
+    catalogue: pa.Table,
+    vocabulary: Vocabulary,
+) -> tuple[pa.Array, NDArray[np.int32]]:
+    """Fill ``items`` with every item of the catalogue or of an event, less what is excluded, ascending."""
+    connection.register("catalogue", catalogue.select(["item_id"]))
+    connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_items, types.item_id)}))
+    connection.execute("""
+        CREATE TABLE items AS
+        SELECT item_id FROM (SELECT item_id FROM raw UNION SELECT item_id FROM catalogue)
+        WHERE item_id NOT IN (SELECT id FROM gone)
+        ORDER BY item_id
+    """)
+    connection.unregister("catalogue")
+    ids = connection.sql("SELECT item_id FROM items").to_arrow_table().column("item_id").combine_chunks()
+    rows = pc.fill_null(pc.index_in(ids, value_set=catalogue.column("item_id").combine_chunks()), -1).to_numpy()
+    return ids, np.where(rows >= 0, rows, -vocabulary.encode(ids)).astype(np.int32)
+
+
+def _order_events(connection: duckdb.DuckDBPyConnection, counts: dict[str, int], now_us: int) -> dict[str, int]:
+    """Fill ``events``, the one big sort; equal rows are equal, so the order is total."""
+    raw = _number(connection, "FROM raw")
+    of_excluded = _number(connection, "FROM raw WHERE user_id IN (SELECT id FROM excluded_users)")
+    connection.execute("""
+        CREATE TABLE events AS
+        SELECT users.rowid AS u, CAST(items.rowid AS INTEGER) AS item, time_us
+        FROM raw JOIN users USING (user_id) JOIN items USING (item_id)
+        ORDER BY u, time_us DESC, item DESC
+    """)
+    connection.execute("DROP TABLE raw")
+    connection.execute("CREATE TABLE warm AS SELECT DISTINCT u FROM events")
+    kept = _number(connection, "FROM events")
+    return {
+        "interactions": kept,
+        "interactions_of_excluded_users": of_excluded,
+        "interactions_with_excluded_items": raw - of_excluded - kept,
+        "gaps_negative": _number(connection, f"FROM events WHERE time_us > {now_us}"),
+        "users_cold": counts["users"] - _number(connection, "FROM warm"),
+    }
+
+
+def _bounds(connection: duckdb.DuckDBPyConnection, shards: int) -> NDArray[np.int64]:
+    bounds = np.zeros(shards + 1, np.int64)
+    for shard, users in connection.execute("SELECT shard, count(*) FROM users GROUP BY shard").fetchall():
+        bounds[shard + 1] = users
+    return np.cumsum(bounds)
+
+
+def _number(connection: duckdb.DuckDBPyConnection, clause: str) -> int:
+    row = connection.execute(f"SELECT count(*) {clause}").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
