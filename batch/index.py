@@ -1,0 +1,323 @@
+"""The step ``index``: item vectors to an IVF whose nprobe meets a recall on tonight's users.
+
+``index.json`` holds ``format``, ``metadata`` (the run's), ``type``, ``metric``, ``width``, ``items``, ``nlist``,
+``nprobe``, ``trained_on`` (vectors), ``seed``, ``faiss_threads``, ``recall_k``, ``recall_target``, ``recall`` and
+``recall_interval`` (on the half of the sample that did not choose; null without users), ``recall_users``, ``curve``
+(pairs of nprobe and recall on the half that chose), ``imbalance`` (1 is even) and ``counts``.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artifacts import schemas
+from artifacts.bundle import Bundle
+from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
+from artifacts.layout import sidecar_of
+from artifacts.run import Run, StepResult
+from artifacts.store import exclusive, staged_file, write_json
+from artifacts.tables import finish_file, is_done, read_table, reading_table, verify_file, writing_table
+from batch.profile import require_profile
+from batch.recall import Sample, measure_recall, take_sample
+from batch.retrieve import GPU_LIMIT, Index, gather_vectors, read_ivf, search
+from batch.session import Session, open_session
+from batch.shards import inputs_digest, nothing, require_bundle
+from batch.towers import UserVectors, vectors_of
+
+FORMAT = 1
+TYPES = ("Flat", "SQ8", "PQ")
+ONE_LIST_BELOW = 4096  # items; below, one list is quick enough, and nothing is lost
+LEAST_OF_LIST = 39  # training vectors of a list (and of a PQ code); FAISS warns below
+TRAIN_OF_LIST = 64
+PQ_CODES = 256  # 8 bits
+PQ_WIDTH = 4  # numbers of a vector to one code
+NO_MORE_RECALL = 0.01
+_BLAS_FROM = 20  # queries; FAISS's own default
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How to build the index.
+
+    Attributes:
+        type: What is stored of a vector: ``"Flat"`` all of it, ``"SQ8"`` a byte a number, ``"PQ"`` a byte for four.
+        lists: How many lists; 0: chosen by the number of items.
+        recall_target: nprobe is raised until the lower end of recall's interval is not below this.
+        recall_k: How many best items recall is about.
+        seed: Of the training sample and of k-means.
+    """
+
+    type: str = "Flat"
+    lists: int = 0
+    recall_target: float = 0.95
+    recall_k: int = 100
+    seed: int = 1
+
+
+def build_index(
+    run: Run,
+    user: Bundle,
+    options: IndexOptions,
+    *,
+    device: str = "cpu",
+    threads: int = 0,
+    advance: Callable[[int], None] = nothing,
+) -> StepResult:
+    """Build the index of tonight's items.
+
+    Args:
+        run: Its step ``items`` is done.
+        user: The user bundle, verified; its vectors of the sample choose nprobe.
+        options: How to build.
+        device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
+        threads: Threads of one operator of the user graph; 0 takes all. FAISS takes those of the run's profile.
+        advance: Told how many items were indexed, once.
+
+    Returns:
+        Counts: ``indexed``, and the items left out, each for its first reason: ``ineligible``, ``no_signal``,
+        ``nan_vectors`` (or Inf), ``zero_vectors``.
+
+    Raises:
+        UsageError: If an option cannot be, or the items do not allow it.
+        StaleRunError: If the run belongs to another bundle or profile, or an earlier step is not finished.
+        InputError: If an item id comes twice, or no item can be indexed.
+    """
+    chosen = require_profile(run, device=device)
+    require_bundle(run, user)
+    _require_options(run, options, chosen.name)
+    layout = run.layout
+    items = [layout.items(shard, run.item_shards) for shard in range(run.item_shards)]
+    inputs = inputs_digest(run, [user], [layout.catalogue, layout.sample, *items], **asdict(options))
+    outputs = (layout.index.ivf, layout.index.items, layout.index.parameters)
+    with exclusive(layout.index.folder / ".lock"):
+        if all(is_done(path, inputs) for path in outputs):
+            return StepResult("index", 1, 1, 0, {})
+        catalogue = read_table(layout.catalogue).combine_chunks()
+        item_ids = _ids(run, catalogue)
+        rows, vectors, counts = _select(run, catalogue, item_ids)
+        faiss_threads = run.profile["faiss_threads"]
+        ivf, trained_on = train(vectors, options, threads=faiss_threads, device=chosen.name)
+        index = Index(ivf, rows, vectors, 1, faiss_threads)
+        session = open_session(user, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
+        users = _encode_sample(run, session)
+        tuned = tune(index, users.vectors, users.counts, options)
+        ivf.nprobe = tuned["nprobe"]
+        said = {"counts": counts, "trained_on": trained_on, "seed": options.seed, "type": options.type, **tuned}
+        _write(run, index, item_ids, said, inputs)
+    advance(len(rows))
+    return StepResult("index", 1, 0, len(rows), counts)
+
+
+def _encode_sample(run: Run, session: Session) -> UserVectors:
+    with reading_table(run.layout.sample) as reader:
+        return vectors_of(session, (reader.get_batch(number) for number in range(reader.num_record_batches)))
+
+
+def _require_options(run: Run, options: IndexOptions, device: str) -> None:
+    if options.type not in TYPES:
+        raise UsageError(f"[index] type: expected one of {', '.join(TYPES)}, found {options.type!r}")
+    if options.type != run.profile["index_type"]:
+        raise StaleRunError(
+            f"{run.folder}: prepared for an index of type {run.profile['index_type']}, asked for {options.type}; "
+            "run `nightrec prepare` anew"
+        )
+    if not 0 < options.recall_target <= 1:
+        raise UsageError(f"[index] recall_target: expected more than 0, at most 1, found {options.recall_target}")
+    most = GPU_LIMIT if device == "gpu" else 65_535
+    if not 1 <= options.recall_k <= most:
+        raise UsageError(f"[index] recall_k: expected 1 to {most}, found {options.recall_k}")
+
+
+def _ids(run: Run, catalogue: pa.Table) -> pa.Array:
+    item_ids = catalogue["item_id"].combine_chunks()
+    before, after = item_ids.slice(0, max(len(item_ids) - 1, 0)), item_ids.slice(1)
+    ascending = pc.less(before, after)
+    if not pc.all(ascending, min_count=0).as_py():
+        place = pc.index(ascending, False).as_py() + 1
+        raise InputError(
+            f"{run.layout.catalogue}, row {place}: item_id {item_ids[place].as_py()!r} comes twice or is not ascending"
+        )
+    return item_ids
+
+
+def _select(run: Run, catalogue: pa.Table, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Choose what is indexed; gives catalogue rows int32, vectors float32, and counts."""
+    eligible, signal = (catalogue[name].to_numpy() for name in ("eligible", "signal"))
+    rows = np.flatnonzero(eligible & signal).astype(np.int32)
+    vectors = gather_vectors(run, item_ids, rows)
+    finite = np.isfinite(vectors).all(axis=1)
+    zero = ~vectors.any(axis=1)
+    good = finite & ~zero
+    counts = {
+        "ineligible": int((~eligible).sum()),
+        "no_signal": int((eligible & ~signal).sum()),
+        "nan_vectors": int((~finite).sum()),
+        "zero_vectors": int(zero.sum()),
+        "indexed": int(good.sum()),
+    }
+    if not good.any():
+        raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed: {counts}")
+    return (rows, vectors, counts) if good.all() else (rows[good], vectors[good], counts)
+
+
+def lists_for(items: int, lists: int = 0) -> int:
+    """Say how many lists an index of *items* has: *lists* if the items allow it; if that is 0, 4 times their root.
+
+    Raises:
+        UsageError: If there are fewer than ``LEAST_OF_LIST`` items to each of *lists*.
+    """
+    if lists > (most := max(items // LEAST_OF_LIST, 1)):
+        raise UsageError(
+            f"[index] lists = {lists}: {items} items allow at most {most}; lower it, or 0 to have it chosen"
+        )
+    if lists:
+        return lists
+    return 1 if items < ONE_LIST_BELOW else min(4 * isqrt(items), items // TRAIN_OF_LIST)
+
+
+def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: str = "cpu") -> tuple[Any, int]:
+    """Build an IVF of *vectors*, float32 [n, d], all finite; the same arguments give the same bytes.
+
+    Args:
+        vectors: Row i becomes id i.
+        options: Type, lists and seed.
+        threads: Part of the profile: k-means changes with it.
+        device: ``gpu`` builds there and copies the index back.
+
+    Returns:
+        The index, on the CPU, and how many vectors it was trained on.
+
+    Raises:
+        UsageError: If there are too few vectors for the lists or for PQ.
+    """
+    items, width = vectors.shape
+    lists = lists_for(items, options.lists)
+    if options.type == "PQ" and items < (least := LEAST_OF_LIST * PQ_CODES):
+        raise UsageError(f"[index] type = PQ: needs {least} items, found {items}; take Flat or SQ8")
+    faiss.omp_set_num_threads(threads)
+    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
+    ivf = _empty(width, lists, options.type)
+    ivf.cp.seed = options.seed
+    wanted = max(lists * TRAIN_OF_LIST, LEAST_OF_LIST * PQ_CODES if options.type == "PQ" else 0)
+    sample = vectors
+    if wanted < items:
+        sample = vectors[np.sort(np.random.default_rng(options.seed).choice(items, wanted, replace=False))]
+    built = ivf
+    if device == "gpu":  # not yet seen on a GPU: our tests run without one
+        built = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
+    built.train(sample)
+    built.add(vectors)
+    return (faiss.index_gpu_to_cpu(built) if device == "gpu" else built), len(sample)
+
+
+def _empty(width: int, lists: int, kind: str) -> Any:
+    quantizer = faiss.IndexFlatIP(width)
+    metric = faiss.METRIC_INNER_PRODUCT
+    if kind == "Flat":
+        return faiss.IndexIVFFlat(quantizer, width, lists, metric)
+    if kind == "SQ8":
+        return faiss.IndexIVFScalarQuantizer(quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric)
+    codes = width // PQ_WIDTH if width % PQ_WIDTH == 0 else width
+    return faiss.IndexIVFPQ(quantizer, width, lists, codes, 8, metric)
+
+
+def tune(index: Index, vectors: np.ndarray, counts: np.ndarray, options: IndexOptions) -> dict[str, Any]:
+    """Choose nprobe on every second user, and measure recall on the others.
+
+    It is the first of 1, 2, 4, 8 ... lists with which the lower end of recall's interval meets the target, or three
+    quarters of it if they do. If none does, since vectors are stored reduced, it is where more lists add nothing; all
+    lists if there are no users.
+
+    Args:
+        index: What to search.
+        vectors: float32 [sum of counts, d], the sample's interests, user after user.
+        counts: int [users]; users without interests take no part.
+        options: Target and k.
+
+    Returns:
+        The part of ``index.json`` that is about recall.
+    """
+    warm = counts[counts > 0]
+    choosing = np.arange(len(warm)) % 2 == 0
+    halves = [
+        take_sample(index.vectors, vectors[np.repeat(half, warm)], warm[half], k=options.recall_k)
+        for half in (choosing, ~choosing)
+    ]
+    nprobe, curve = _choose_nprobe(index, halves[0], options.recall_target)
+    reported = measure_recall(index, halves[1], nprobe=nprobe) if len(halves[1].counts) else None
+    return {
+        "nprobe": nprobe,
+        "recall_k": halves[0].k,
+        "recall_target": options.recall_target,
+        "recall": reported.mean if reported else None,
+        "recall_interval": [reported.low, reported.high] if reported else None,
+        "recall_users": len(halves[1].counts),
+        "curve": [[lists, recall] for lists, recall in curve.items()],
+    }
+
+
+def _choose_nprobe(index: Index, sample: Sample, target: float) -> tuple[int, dict[int, float]]:
+    most = min(index.ivf.nlist, index.most)
+    curve: dict[int, float] = {}
+
+    def meets(nprobe: int) -> bool:
+        recall = measure_recall(index, sample, nprobe=nprobe)
+        curve[nprobe] = recall.mean
+        return recall.low >= target
+
+    if len(sample.counts) == 0:
+        return most, curve
+    for nprobe in [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]:
+        if meets(nprobe):
+            between = nprobe - nprobe // 4
+            smaller = between not in curve and between < nprobe and meets(between)
+            return (between if smaller else nprobe), dict(sorted(curve.items()))
+    enough = max(curve.values()) - NO_MORE_RECALL
+    return min(nprobe for nprobe, recall in curve.items() if recall >= enough), curve
+
+
+def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inputs: str) -> None:
+    layout, metadata = run.layout.index, run.metadata()
+    for path in (layout.ivf, layout.parameters):
+        sidecar_of(path).unlink(missing_ok=True)
+    with staged_file(layout.ivf) as file:
+        faiss.write_index(index.ivf, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+    finish_file(layout.ivf, inputs=inputs)
+    _require_same_answers(layout.ivf, index)
+    ids = item_ids.take(pa.array(index.items))
+    with writing_table(layout.items, schemas.index_items(run.item_type), metadata=metadata, inputs=inputs) as table:
+        table.write(pa.table({"item_id": ids, "item": index.items}))
+    document = {
+        "format": FORMAT,
+        "metadata": metadata,
+        "metric": "inner_product",
+        "width": index.ivf.d,
+        "items": len(index.items),
+        "nlist": index.ivf.nlist,
+        "faiss_threads": index.threads,
+        "imbalance": index.ivf.invlists.imbalance_factor(),
+        **said,
+    }
+    write_json(layout.parameters, document)
+    finish_file(layout.parameters, inputs=inputs)
+
+
+def _require_same_answers(path: Path, index: Index) -> None:
+    """Read the file at *path* back: it must answer as the index in memory, whose recall was measured."""
+    verify_file(path)
+    read = replace(index, ivf=read_ivf(path))
+    queries = index.vectors[:: max(len(index.vectors) // 64, 1)]
+    k, nprobe = min(10, len(index.items)), index.ivf.nprobe
+    found, expected = (search(one, queries, k=k, nprobe=nprobe) for one in (read, index))
+    same = all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+    if not same or (read.ivf.nprobe, read.ivf.ntotal) != (nprobe, len(index.items)):
+        raise CorruptError(
+            f"{path}: read back, it answers otherwise than the index that was written; is the disk sound?"
+        )

@@ -1,0 +1,304 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from artifacts import schemas
+from artifacts.bundle import Bundle
+from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
+from artifacts.run import Run
+from artifacts.store import read_json
+from artifacts.tables import read_table, writing_table
+from batch.index import IndexOptions, build_index, lists_for, train, tune
+from batch.items import embed_items
+from batch.recall import _top, measure_recall, take_sample
+from batch.retrieve import Index, search
+
+WIDTH = 8
+
+
+def clustered(items: int, *, seed: int = 0, width: int = WIDTH) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((40, width)) * 2
+    return (centres[rng.integers(0, 40, items)] + rng.standard_normal((items, width)) * 0.5).astype(np.float32)
+
+
+def index_of(vectors: np.ndarray, options: IndexOptions) -> Index:
+    ivf, _ = train(vectors, options, threads=1)
+    return Index(ivf, np.arange(len(vectors), dtype=np.int32), vectors, 1, 1)
+
+
+@pytest.fixture
+def prepared(make_run: Callable[..., Run], tiny: ModuleType, item_bundle: Bundle) -> Run:
+    """A run of 45 items (every seventh ineligible, one without signal) whose step items is done, with its sample."""
+    run = make_run(users=30)
+    catalogue = tiny.catalogue_of(45)
+    signal = np.arange(45) != 11
+    catalogue = catalogue.set_column(4, "signal", pa.array(signal))
+    with writing_table(run.layout.catalogue, catalogue.schema, metadata={}, inputs="") as writer:
+        writer.write(catalogue)
+    user_ids, inputs = tiny.shard_users(30, 0)
+    rows = tiny.history_rows(inputs, user_ids)
+    with writing_table(run.layout.sample, rows.schema, metadata={}, inputs="") as writer:
+        writer.write(rows)
+    embed_items(run, item_bundle, [0], threads=1)
+    return run
+
+
+def rewrite_items(run: Run, change: Callable[[np.ndarray], None]) -> None:
+    path = run.layout.items(0, run.item_shards)
+    table = read_table(path)
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, WIDTH).copy()
+    change(vectors)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schemas.vector_of(WIDTH))
+    with writing_table(path, schemas.items(pa.int64(), WIDTH), metadata={}, inputs="changed") as writer:
+        writer.write(pa.table({"item_id": table["item_id"], "vector": lists}))
+
+
+def test_the_index_holds_each_item_that_can_be_recommended(prepared: Run, user_bundle: Bundle) -> None:
+    """Ineligible items and those without signal, NaN, Inf or zero vectors are left out, each counted once."""
+
+    def spoil(vectors: np.ndarray) -> None:
+        vectors[0] = np.nan  # ineligible as well: counted as that
+        vectors[1, 3] = np.nan
+        vectors[2, 0] = np.inf
+        vectors[3] = 0
+
+    rewrite_items(prepared, spoil)
+    result = build_index(prepared, user_bundle, IndexOptions(), threads=1)
+
+    left_out = {0, 7, 14, 21, 28, 35, 42, 11, 1, 2, 3}
+    expected = [row for row in range(45) if row not in left_out]
+    table = read_table(prepared.layout.index.items)
+    assert table["item"].to_pylist() == expected
+    assert table["item_id"].to_pylist() == [100 + row for row in expected]
+    counts = {"ineligible": 7, "no_signal": 1, "nan_vectors": 2, "zero_vectors": 1, "indexed": 34}
+    assert result.counts == counts
+    assert read_json(prepared.layout.index.parameters)["counts"] == counts
+    ivf = faiss.read_index(str(prepared.layout.index.ivf))
+    assert ivf.ntotal == 34
+
+
+def test_faiss_rows_are_the_rows_of_items(prepared: Run, user_bundle: Bundle) -> None:
+    """FAISS id i is the vector of row i of items.arrow, bit for bit."""
+    build_index(prepared, user_bundle, IndexOptions(), threads=1)
+
+    ivf = faiss.read_index(str(prepared.layout.index.ivf))
+    ivf.make_direct_map()
+    rows = read_table(prepared.layout.index.items)["item"].to_numpy()
+    vectors = read_table(prepared.layout.items(0, 1))["vector"].combine_chunks().flatten().to_numpy()
+    assert np.array_equal(ivf.reconstruct_n(0, len(rows)), vectors.reshape(-1, WIDTH)[rows])
+
+
+def test_a_finished_index_is_skipped_and_a_changed_option_is_not(prepared: Run, user_bundle: Bundle) -> None:
+    """A rerun does nothing and leaves every byte; other options, or other item vectors, build anew."""
+    first = build_index(prepared, user_bundle, IndexOptions(), threads=1)
+    written = prepared.layout.index.ivf.stat().st_mtime_ns
+
+    again = build_index(prepared, user_bundle, IndexOptions(), threads=1)
+    assert (first.skipped, again.skipped, again.rows) == (0, 1, 0)
+    assert prepared.layout.index.ivf.stat().st_mtime_ns == written
+
+    assert build_index(prepared, user_bundle, IndexOptions(recall_k=5), threads=1).skipped == 0
+    rewrite_items(prepared, lambda vectors: np.negative(vectors, out=vectors))
+    assert build_index(prepared, user_bundle, IndexOptions(recall_k=5), threads=1).skipped == 0
+
+
+def test_the_same_items_give_the_same_bytes(prepared: Run, user_bundle: Bundle) -> None:
+    """Built twice, all files of the index have the same bytes."""
+    paths = [prepared.layout.index.ivf, prepared.layout.index.items, prepared.layout.index.parameters]
+    contents = []
+    for _ in range(2):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        assert build_index(prepared, user_bundle, IndexOptions(), threads=1).skipped == 0
+        contents.append([path.read_bytes() for path in paths])
+
+    assert contents[0] == contents[1]
+    text = json.dumps(read_json(prepared.layout.index.parameters))
+    assert str(prepared.folder) not in text
+
+
+SCRIPT = """
+import hashlib, sys
+import faiss, numpy as np
+from batch.index import IndexOptions, train
+rng = np.random.default_rng(1)
+vectors = rng.standard_normal((11000, 8), dtype=np.float32)
+for kind in ("Flat", "SQ8", "PQ"):
+    index, _ = train(vectors, IndexOptions(type=kind, lists=16), threads=1)
+    print(hashlib.sha256(faiss.serialize_index(index).tobytes()).hexdigest())
+"""
+
+
+def test_training_gives_the_same_bytes_in_another_process() -> None:
+    """k-means, codes and lists have the same bytes in two processes with other hash seeds and thread defaults."""
+    found = []
+    for seed, threads in (("1", "1"), ("2", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads}
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment
+        )
+        found.append(run.stdout.split())
+    assert len(set(found[0])) == 3
+    assert found[0] == found[1]
+
+
+def test_the_number_of_lists_follows_the_items() -> None:
+    """One list below a few thousand items, never fewer than 39 items a list, and more than that is refused."""
+    assert [lists_for(items) for items in (1, 38, 1682, 4095)] == [1, 1, 1, 1]
+    for items in (4096, 10_000, 200_000, 5_000_000):
+        lists = lists_for(items)
+        assert 1 < lists <= items // 39
+    assert lists_for(200_000) == 1788
+    assert lists_for(390, 10) == 10
+    with pytest.raises(UsageError, match=r"lists = 11: 390 items allow at most 10"):
+        lists_for(390, 11)
+    with pytest.raises(UsageError, match=r"lists = 2: 20 items allow at most 1"):
+        lists_for(20, 2)
+
+
+def test_product_quantisation_refuses_few_items() -> None:
+    """PQ asks for as many items as its codes need, naming both numbers."""
+    with pytest.raises(UsageError, match=r"needs 9984 items, found 500"):
+        train(clustered(500), IndexOptions(type="PQ"), threads=1)
+
+
+@pytest.mark.parametrize("type_", ["Flat", "SQ8", "PQ"])
+def test_nprobe_meets_the_target_on_users_that_did_not_choose(type_: str) -> None:
+    """On clustered items the chosen nprobe is less than all lists, and recall of the other half meets the target."""
+    items = clustered(12_000)
+    users = clustered(400, seed=1)
+    target = {"Flat": 0.9, "SQ8": 0.9, "PQ": 0.2}[type_]
+    options = IndexOptions(type=type_, lists=64, recall_target=target, recall_k=10)
+    index = index_of(items, options)
+
+    tuned = tune(index, users, np.tile([1, 3], 100), options)
+
+    assert 1 <= tuned["nprobe"] < 64
+    low, high = tuned["recall_interval"]
+    assert low <= tuned["recall"] <= high
+    assert high >= target
+    assert tuned["recall_users"] == 100
+    curve = dict(tuned["curve"])
+    assert curve[tuned["nprobe"]] >= target
+    assert sorted(curve) == list(curve)
+    half = take_sample(items, users[np.repeat(np.arange(200) % 2 == 1, np.tile([1, 3], 100))], np.full(100, 3), k=10)
+    assert measure_recall(index, half, nprobe=tuned["nprobe"]).mean == tuned["recall"]
+
+
+def test_a_target_that_no_nprobe_meets_takes_what_still_helps() -> None:
+    """Where codes lose too much, nprobe stops where more lists add nothing, and recall is reported as it is."""
+    items = clustered(12_000)
+    options = IndexOptions(type="PQ", lists=64, recall_target=1.0, recall_k=10)
+    tuned = tune(index_of(items, options), clustered(100, seed=1), np.ones(100, np.int64), options)
+
+    curve = dict(tuned["curve"])
+    assert max(curve.values()) - curve[tuned["nprobe"]] <= 0.01
+    assert tuned["nprobe"] < 64
+    assert tuned["recall"] < 1
+
+
+def test_without_users_all_lists_are_searched_and_recall_is_unknown() -> None:
+    """A night without a single warm user has no recall, not a made-up one."""
+    options = IndexOptions(lists=4)
+    tuned = tune(index_of(clustered(400), options), np.empty((0, WIDTH), np.float32), np.zeros(5, np.int64), options)
+
+    assert (tuned["nprobe"], tuned["recall"], tuned["recall_interval"], tuned["curve"]) == (4, None, None, [])
+
+
+def test_recall_agrees_with_a_slow_count() -> None:
+    """Recall is the mean over users of the share of each interest's exact best that the search finds."""
+    items, vectors, counts = clustered(900), clustered(24, seed=2), np.array([1, 3, 2] * 4)
+    index = index_of(items, IndexOptions(lists=12))
+    found, _ = search(index, vectors, k=7, nprobe=2)
+
+    shares = []
+    for query, rows in zip(vectors, found, strict=True):
+        best = np.argsort(-(items.astype(np.float64) @ query), kind="stable")[:7]
+        shares.append(len(set(best.tolist()) & set(rows.tolist())) / 7)
+    own = [np.mean(part) for part in np.split(np.array(shares), np.cumsum(counts)[:-1])]
+
+    recall = measure_recall(index, take_sample(items, vectors, counts, k=7), nprobe=2)
+    assert recall.mean == pytest.approx(np.mean(own))
+    off = 1.96 * np.std(own, ddof=1) / 12**0.5
+    assert (recall.low, recall.high) == pytest.approx((np.mean(own) - off, min(np.mean(own) + off, 1)), abs=1e-4)
+    assert measure_recall(index, take_sample(items, vectors, counts, k=7), nprobe=12).mean == 1
+
+
+def test_items_with_equal_vectors_stand_for_each_other() -> None:
+    """Where many items tie at the k-th place, any of them counts as found."""
+    items = np.repeat(clustered(30), 20, axis=0)
+    index = index_of(items, IndexOptions(lists=1))
+    sample = take_sample(items, clustered(10, seed=4), np.ones(10, np.int64), k=5)
+
+    assert measure_recall(index, sample, nprobe=1).mean == 1
+
+
+@pytest.mark.parametrize("width", [3, 1500, 8200, 9001])
+def test_exact_search_in_blocks_finds_the_best(width: int) -> None:
+    """The k greatest of each row are those of a full sort, for widths that do and do not fill the blocks."""
+    scores = np.random.default_rng(width).standard_normal((5, width)).astype(np.float32)
+    k = min(20, width)
+
+    found = _top(scores, k)
+
+    expected = np.sort(scores, axis=1)[:, ::-1][:, :k]
+    assert np.array_equal(np.sort(np.take_along_axis(scores, found, axis=1), axis=1)[:, ::-1], expected)
+
+
+def test_a_repeated_item_id_is_named(prepared: Run, user_bundle: Bundle, tiny: ModuleType) -> None:
+    """A catalogue with one id twice is an error that names the row and the id."""
+    catalogue = tiny.catalogue_of(45)
+    ids = catalogue["item_id"].to_numpy().copy()
+    ids[20] = ids[19]
+    catalogue = catalogue.set_column(0, "item_id", pa.array(ids))
+    with writing_table(prepared.layout.catalogue, catalogue.schema, metadata={}, inputs="") as writer:
+        writer.write(catalogue)
+
+    with pytest.raises(InputError, match=r"row 20: item_id 119 comes twice"):
+        build_index(prepared, user_bundle, IndexOptions(), threads=1)
+
+
+def test_nothing_to_index_is_an_error(prepared: Run, user_bundle: Bundle) -> None:
+    """A catalogue whose vectors are all zero gives no empty index but an error with the counts."""
+    rewrite_items(prepared, lambda vectors: vectors.fill(0))
+
+    with pytest.raises(InputError, match=r"none of the 45 items can be indexed: .*'zero_vectors': 37"):
+        build_index(prepared, user_bundle, IndexOptions(), threads=1)
+    assert not prepared.layout.index.ivf.exists()
+
+
+@pytest.mark.parametrize("name", ["catalogue", "sample"])
+def test_a_changed_byte_is_found_before_use(prepared: Run, user_bundle: Bundle, name: str) -> None:
+    """A flipped bit in what the step reads is an error naming the file."""
+    path: Path = getattr(prepared.layout, name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(CorruptError, match=path.name):
+        build_index(prepared, user_bundle, IndexOptions(), threads=1)
+
+
+def test_wrong_options_are_refused(prepared: Run, user_bundle: Bundle) -> None:
+    """An unknown type, a target outside 0 to 1 and a type other than the profile's are refused before any reading."""
+    for options, error, message in (
+        (IndexOptions(type="HNSW"), UsageError, "expected one of Flat, SQ8, PQ, found 'HNSW'"),
+        (IndexOptions(recall_target=1.5), UsageError, r"recall_target: .* found 1\.5"),
+        (IndexOptions(recall_k=0), UsageError, "recall_k: .* found 0"),
+        (IndexOptions(type="SQ8"), StaleRunError, "type Flat, asked for SQ8"),
+    ):
+        with pytest.raises(error, match=message):
+            build_index(prepared, user_bundle, options, threads=1)
+    with pytest.raises(StaleRunError, match="bundle"):
+        build_index(prepared, replace(user_bundle, bundle_id="other"), IndexOptions(), threads=1)
