@@ -1,0 +1,5 @@
+"""The front door: the command line, the config, and the one place that knows the order of the steps.
+
+Read in this order: ``config``, ``mistakes``, ``steps``, ``run``, ``terminal``, ``night``, ``main``; beside them a
+module for each other group of verbs: ``fit``, ``export``, ``releases``, ``recommend``, ``plan``, ``doctor``.
+"""

@@ -1,0 +1,363 @@
+"""The config: one TOML file, read whole into frozen models; every key of it is declared and explained here."""
+
+import itertools
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from artifacts.errors import UsageError
+from nightrec.mistakes import did_you_mean, mistakes_of
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("a time zone such as 'UTC' or 'Europe/Berlin'", available_timezones())
+    return name
+
+
+def _place(text: str, info: ValidationInfo) -> str:
+    folder: Path = (info.context or {}).get("folder", Path())
+    return text if "://" in text else str(folder / text)
+
+
+def _day(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("a day as YYYY-MM-DD") from None
+
+
+def _feature(name: str) -> str:
+    if name in {"item_id", "user_id", "title", "eligible"}:
+        raise ValueError("a feature's name that is none of the column names we use ourselves")
+    return name
+
+
+Count = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Name = Annotated[str, Strict(), Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Feature = Annotated[Name, AfterValidator(_feature)]
+Place = Annotated[Text, AfterValidator(_place)]
+Zone = Annotated[Text, AfterValidator(_zone)]
+Memory = Annotated[str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
+Day = Annotated[date, BeforeValidator(_day), Strict()]
+TimeUnit = Literal["s", "ms", "us"]
+CrossFeature = Literal["retrieval_score", "times_had", "days_since", "popularity"]
+Positive = Annotated[int, Strict(), Field(ge=1)]
+
+
+class Table(BaseModel):
+    """A table of the config: it knows its keys, and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Surface(Table):
+    """``[surface]``: what is recommended where; one config is one surface."""
+
+    name: Name
+    """Its name, for people; it enters no digest."""
+    root: Place
+    """The folder with its ``runs/``, ``releases/`` and ``LATEST``."""
+    timezone: Zone = "UTC"
+    """The zone in which a data date ends."""
+
+
+class Interactions(Table):
+    """``[inputs.interactions]``: who had what when. The values of all keys but two are column names."""
+
+    path: Place
+    """A Parquet file, a folder of them, or a glob."""
+    user_id: Text = "user_id"
+    item_id: Text = "item_id"
+    time: Text = "time"
+    event: Text | None = None
+    """Column of the kind of event."""
+    weight: Text | None = None
+    """Column of an event's weight."""
+    naive_zone: Zone = "UTC"
+    """The zone of times that carry none."""
+    time_unit: TimeUnit | None = None
+    """The unit of times that are whole numbers since 1970."""
+
+
+class Histories(Table):
+    """``[inputs.histories]``: ready-made lists, in place of interactions."""
+
+    path: Place
+    user_id: Text = "user_id"
+    item_ids: Text = "item_ids"
+    """Column of the lists of item ids."""
+    times: Text = "times"
+    """Column of the lists of times, aligned with ``item_ids``."""
+    naive_zone: Zone = "UTC"
+    time_unit: TimeUnit | None = None
+
+
+class Users(Table):
+    """``[inputs.users]``: who else is a user, and what is known of them."""
+
+    path: Place
+    user_id: Text = "user_id"
+    features: dict[Feature, Text] = Field(default_factory=dict)
+    """From the name of a categorical profile feature to its column."""
+
+
+class Items(Table):
+    """``[inputs.items]``: the catalogue."""
+
+    path: Place
+    item_id: Text = "item_id"
+    title: Text | None = None
+    """Column of what people call an item; only shown."""
+    eligible: Text | None = None
+    """Boolean column: false is embedded, but never recommended."""
+    features: dict[Feature, Text] = Field(default_factory=dict)
+    """From the name of a categorical side feature to its column."""
+    groups: dict[Feature, Text] = Field(default_factory=dict)
+    """From the name of a group that the shop's rules limit to its column, where it is no feature."""
+
+
+class Exclusion(Table):
+    """``[inputs.exclude_users]`` and ``[inputs.exclude_items]``: ids that are gone from every output."""
+
+    path: Place
+    id: Text = "id"
+
+
+class InputTables(Table):
+    """``[inputs]``: the tables that a night reads; column names are mapped to ours."""
+
+    interactions: Interactions | None = None
+    histories: Histories | None = None
+    items: Items
+    users: Users | None = None
+    exclude_users: Exclusion | None = None
+    exclude_items: Exclusion | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.interactions is None) == (self.histories is None):
+            raise ValueError("one of the tables 'interactions' and 'histories', and not both")
+        return self
+
+
+class Bundles(Table):
+    """``[bundles]``: folders made by ``nightrec export``."""
+
+    item: Place
+    user: Place
+    ranker: Place | None = None
+    """Without one the order of retrieval is the order of the night."""
+
+
+class Night(Table):
+    """``[night]``: how the work is cut and what it may use."""
+
+    shards: Annotated[Positive, Field(le=99_999)] = 1
+    """Into how many files the users are split, by a hash of their id."""
+    item_shards: Annotated[Positive, Field(le=99_999)] = 1
+    """Into how many files the catalogue is split."""
+    device: Literal["cpu", "gpu", "auto"] = "cpu"
+    """Where the models run; ``gpu`` is a GPU or an error."""
+    workers: Positive = 1
+    """Processes on this machine, of which each takes a group of shards."""
+    threads: Count = 0
+    """Threads of one worker; 0 shares all cores evenly."""
+    memory: Memory = "4GB"
+    """What DuckDB may hold before it spills to disk."""
+    batch_users: Positive = 256
+    """Rows of every batch of users; part of the execution profile."""
+    batch_items: Positive = 1024
+    """Rows of every batch of items; part of the execution profile."""
+    faiss_threads: Positive = 2
+    """Threads of k-means, whose result changes with them; part of the execution profile."""
+
+
+class DayRules(Table):
+    """``[day]``: when the day's input counts as there."""
+
+    newest_within_hours: Annotated[Number, Field(ge=0)] = 24
+    """How far before the day's end the newest event may lie; 0 asks nothing."""
+    min_share_of_median: Annotated[Number, Field(ge=0)] = 0.5
+    """The day's rows over the same weekday's median of the weeks before; 0 asks nothing."""
+    weeks: Positive = 4
+    """How many weeks the median is taken over."""
+    deadline_hours: Annotated[Number, Field(ge=0)] = 0
+    """Hours after the day's end until which a missing day ends with code 5, and then with 3; 0 is for ever 5."""
+
+
+class HistoryRules(Table):
+    """``[history]``: what is told of the past."""
+
+    popular_days: Positive = 30
+    """Days up to the data date whose events make an item popular."""
+
+
+class Index(Table):
+    """``[index]``: how items are found."""
+
+    type: Literal["Flat", "SQ8", "PQ"] = "Flat"
+    """How vectors are kept: whole, in bytes, or as product codes."""
+    lists: Count = 0
+    """Lists of the IVF; 0 chooses by the number of items."""
+    recall_target: Annotated[Share, Field(gt=0)] = 0.95
+    """The recall that nprobe is chosen for, against exact search on tonight's users."""
+    recall_k: Positive = 100
+    """The k of that recall."""
+    seed: Count = 1
+    """Seed of the training sample and of k-means."""
+    sample_users: Positive = 4096
+    """Users of the fixed sample: half choose nprobe, half report."""
+
+
+class Retrieve(Table):
+    """``[retrieve]``: which items reach the ranker."""
+
+    candidates: Positive = 100
+    """Candidates per user."""
+    overfetch: Annotated[Number, Field(ge=1)] = 2.0
+    """How many times as many are searched, so that enough are left when the seen ones are gone."""
+    exclude_seen: Literal["all", "days", "none"] = "all"
+    """Drop what the user has ever had, has had in the last ``exclude_days`` days, or nothing."""
+    exclude_days: Positive = 30
+
+
+class Rule(Table):
+    """One of ``score.rules``: at most so many items of one group in a user's list."""
+
+    group: Name
+    """A feature of the items, or one of their ``groups``."""
+    at_most: Positive
+
+
+class Score(Table):
+    """``[score]``: what each user is given."""
+
+    top_n: Annotated[Positive, Field(le=65_535)] = 50
+    """Items per user."""
+    rules: tuple[Rule, ...] = ()
+    """The shop's limits, such as ``[{group = "category", at_most = 3}]``."""
+    fallback: Literal["popular"] = "popular"
+    """What a cold user is given: the popular eligible items."""
+
+
+class Train(Table):
+    """``[train]``: what ``nightrec fit`` learns from; the night reads none of it."""
+
+    until: Day
+    """The last day of training events; the validation days come after it."""
+    validate_days: Positive = 1
+    """Days after ``until`` on which the model is judged."""
+    history_length: Annotated[Positive, Field(le=1000)] = 20
+    """L, the newest behaviours that are kept."""
+    gap_edges_hours: tuple[Annotated[Number, Field(gt=0)], ...] = (1, 6, 24, 72, 168, 336, 720, 1440, 2880, 8760)
+    """Ascending edges of the buckets of the time since a behaviour."""
+    cross_features: tuple[CrossFeature, ...] = ("retrieval_score", "times_had", "days_since", "popularity")
+    """What the ranker is told about user and candidate together."""
+    ranker_days: Positive = 14
+    """The last days up to ``until``, which BST learns from; a MIND of the days before them proposes its candidates."""
+    seed: Count = 1
+    folder: Place = Field(default="models", validate_default=True)
+    """Where ``vocabularies/``, ``mind/`` and ``bst/`` are made."""
+    mind: dict[str, Any] = Field(default_factory=dict)
+    """Fields of MIND's config and training that differ from their defaults; checked by ``nightrec fit``."""
+    bst: dict[str, Any] = Field(default_factory=dict)
+    """The same for BST."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        edges = self.gap_edges_hours
+        if any(left >= right for left, right in itertools.pairwise(edges)):
+            raise ValueError("ascending numbers in gap_edges_hours")
+        return self
+
+
+class Config(Table):
+    """The whole file."""
+
+    surface: Surface
+    inputs: InputTables
+    bundles: Bundles | None = None
+    night: Night = Night()
+    day: DayRules = DayRules()
+    history: HistoryRules = HistoryRules()
+    index: Index = Index()
+    retrieve: Retrieve = Retrieve()
+    score: Score = Score()
+    gates: dict[str, Any] = Field(default_factory=dict)
+    """Limits that differ from their defaults; their names and defaults stand in ``release.gates``."""
+    train: Train | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        known = [*self.inputs.items.features, *self.inputs.items.groups]
+        for rule in self.score.rules:
+            if rule.group not in known:
+                near = did_you_mean(rule.group, known)
+                raise ValueError(f"a feature or group of [inputs.items] in score.rules, found {rule.group!r}{near}")
+        if self.score.top_n > self.retrieve.candidates:
+            raise ValueError(
+                f"score.top_n of at most retrieve.candidates = {self.retrieve.candidates}, found {self.score.top_n}"
+            )
+        return self
+
+    @property
+    def root(self) -> Path:
+        """The surface's root."""
+        return Path(self.surface.root)
+
+
+def read_config(path: Path) -> Config:
+    """Read the config file at *path*; relative paths in it are relative to its folder.
+
+    Raises:
+        UsageError: If it is missing, is not TOML, or a key is missing, unknown or of the wrong type; the message
+            names the key, what was expected and what was found.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: the config cannot be read ({error.strerror}); name it by --config") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: expected TOML; {error}") from error
+    try:
+        return Config.model_validate(document, context={"folder": path.parent})
+    except ValidationError as error:
+        raise UsageError(f"{path}: {mistakes_of(error, Config)}") from error
+
+
+def semantic(config: Config) -> dict[str, Any]:
+    """The part of the config that a run's content depends on; it enters the run key.
+
+    Not in it: paths and names, what a machine may use, the execution profile (which enters by itself), the gates.
+    """
+    inputs = config.inputs.model_dump(exclude_none=True, exclude={name: {"path"} for name in InputTables.model_fields})
+    return {
+        "timezone": config.surface.timezone,
+        "inputs": inputs,
+        "shards": config.night.shards,
+        "item_shards": config.night.item_shards,
+        "history": config.history.model_dump(),
+        "index": config.index.model_dump(),
+        "retrieve": config.retrieve.model_dump(),
+        "score": config.score.model_dump(mode="json"),
+    }

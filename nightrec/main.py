@@ -1,0 +1,150 @@
+"""The command ``nightrec``: which verbs there are, and how each of them may end."""
+
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from artifacts.errors import NightrecError, UsageError
+from nightrec import doctor, export, fit, night, plan, recommend, releases
+from nightrec.terminal import answer, say
+
+_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Models": {"fit": fit.fit, "export": export.export},
+    "The night": {"run": night.run},
+    "One step of it": {
+        "prepare": night.prepare,
+        "items": night.items,
+        "index": night.index,
+        "interests": night.interests,
+        "score": night.score,
+        "check": night.check,
+        "publish": night.publish,
+    },
+    "Looking": {"recommend": recommend.recommend, "plan": plan.plan, "doctor": doctor.doctor},
+}
+_EXTRAS = {
+    "torch": "train",
+    "keras": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "onnxruntime": "cpu",
+    "faiss": "cpu",
+}
+
+
+class Stopped(BaseException):
+    """A signal asked us to stop; no part of the program may catch this and go on."""
+
+    def __init__(self, number: int) -> None:
+        """Remember the signal's *number*."""
+        super().__init__(number)
+        self.number = number
+
+
+def make_app() -> typer.Typer:
+    """Put the verbs together."""
+    app = typer.Typer(
+        name="nightrec",
+        help="The nightly job of a two-stage recommender: trained models in, one verified release out.",
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for group, verbs in _GROUPS.items():
+        for name, verb in verbs.items():
+            app.command(name, rich_help_panel=group)(verb)
+    app.add_typer(releases.app, name="releases", rich_help_panel="Looking")
+    return app
+
+
+def _options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+) -> None:
+    """Take what stands before the verb."""
+
+
+def main() -> NoReturn:
+    """Run the command line, and end with its exit code."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command; every way to end is one message at most, and an exit code of the table in the README."""
+    _catch_signals()
+    try:
+        return _invoke(arguments)
+    except NightrecError as error:
+        return _fail(arguments, error)
+    except Stopped as stop:
+        name = signal.Signals(stop.number).name
+        say(f"nightrec: stopped by {name}; what is finished stays. To go on: {shlex.join(['nightrec', *arguments])}")
+        return 128 + stop.number
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # the one place that may catch anything
+        return _fail_unexpected(arguments, error)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        code = make_app()(args=list(arguments), prog_name="nightrec", standalone_mode=False)
+    except typer.TyperException as error:
+        raise UsageError(_usage(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        extra = _EXTRAS[error.name]
+        raise UsageError(f"this verb needs {error.name}: pip install 'nightrec[{extra}]'") from error
+    return code if isinstance(code, int) else 0
+
+
+def _catch_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # what must be tidied up is not interrupted by a second one
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _usage(error: typer.TyperException) -> str:
+    message = error.format_message().strip().rstrip(".")
+    context: Any = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if context else message
+
+
+def _fail(arguments: Sequence[str], error: NightrecError) -> int:
+    say(f"nightrec: {error}")
+    if "--json" in arguments:
+        answer({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
+    return error.exit_code
+
+
+def _fail_unexpected(arguments: Sequence[str], error: Exception) -> int:
+    text = "".join(traceback.format_exception(error))
+    if "--debug" in arguments:
+        say(text)
+        where = "its traceback stands above"
+    else:
+        with tempfile.NamedTemporaryFile("w", prefix="nightrec-", suffix=".txt", delete=False) as file:
+            file.write(text)
+        where = f"its traceback lies in {file.name}"
+    words = " ".join(str(error).split())
+    return _fail(arguments, NightrecError(f"unexpected {type(error).__name__}: {words[:300]} ({where})"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The verbs of the night: ``nightrec run``, and each of its steps by itself."""
+
+from datetime import date as calendar_date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nightrec.terminal import answer, say, show
+
+if TYPE_CHECKING:
+    from nightrec.config import Config
+    from nightrec.run import Done, Night
+
+
+def _iso_day(text: str) -> str:
+    try:
+        return calendar_date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise typer.BadParameter(f"expected a day as YYYY-MM-DD, found {text!r}") from None
+
+
+ConfigPath = Annotated[Path, typer.Option("--config", help="The surface's config, a TOML file.", show_default=False)]
+DataDate = Annotated[
+    str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=_iso_day)
+]
+DeviceName = Annotated[
+    Literal["cpu", "gpu", "auto"] | None, typer.Option("--device", help="Instead of the config's night.device.")
+]
+Shards = Annotated[
+    str | None, typer.Option("--shard", help="Only these shards, such as 3/64 or 0-7/64.", show_default=False)
+]
+RunKey = Annotated[
+    str | None, typer.Option("--run", help="Key of the run; by default the one prepared last.", show_default=False)
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes, instead of the config's night.workers.")
+]
+Override = Annotated[str | None, typer.Option("--override", help="Publish in spite of a failed gate; say why.")]
+Supersede = Annotated[str | None, typer.Option("--supersede", help="Replace another release of the date; say why.")]
+SeenFuture = Annotated[str, typer.Option("--seen-future", help="Use a model trained on later days; say why.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def configured(path: Path, *, device: str | None = None, workers: int | None = None) -> "Config":
+    """Read the config, with what the command line says in place of it."""
+    from nightrec.config import read_config
+
+    config = read_config(path)
+    said = {key: value for key, value in (("device", device), ("workers", workers)) if value is not None}
+    return config.model_copy(update={"night": config.night.model_copy(update=said)})
+
+
+def run(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    workers: Workers = None,
+    device: DeviceName = None,
+    override: Override = None,
+    supersede: Supersede = None,
+    seen_future: SeenFuture = "",
+    json: Json = False,
+) -> None:
+    """Do the whole night on this machine: every step in order, none of them twice."""
+    from nightrec.run import run_night
+
+    night = run_night(
+        configured(config, device=device, workers=workers),
+        date,
+        override=override,
+        supersede=supersede,
+        seen_future=seen_future,
+        told=_told,
+    )
+    _report(night, json=json)
+
+
+def prepare(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    device: DeviceName = None,
+    seen_future: SeenFuture = "",
+    json: Json = False,
+) -> None:
+    """Read the inputs: encode the catalogue, cut the histories, fix the execution profile."""
+    from nightrec.run import Night, prepare_run
+
+    run_, done = prepare_run(configured(config, device=device), date, seen_future=seen_future)
+    _report(Night(run_, (done,)), json=json)
+
+
+def items(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    shard: Shards = None,
+    run: RunKey = None,
+    workers: Workers = None,
+    device: DeviceName = None,
+    json: Json = False,
+) -> None:
+    """Embed the catalogue."""
+    _step("items", configured(config, device=device, workers=workers), date, run, shard, json=json)
+
+
+def index(
+    *, config: ConfigPath, date: DataDate, run: RunKey = None, device: DeviceName = None, json: Json = False
+) -> None:
+    """Build the index over tonight's items, and tune it on tonight's users."""
+    _step("index", configured(config, device=device), date, run, None, json=json)
+
+
+def interests(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    shard: Shards = None,
+    run: RunKey = None,
+    workers: Workers = None,
+    device: DeviceName = None,
+    json: Json = False,
+) -> None:
+    """Compute the interest vectors of all users."""
+    _step("interests", configured(config, device=device, workers=workers), date, run, shard, json=json)
+
+
+def score(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    shard: Shards = None,
+    run: RunKey = None,
+    workers: Workers = None,
+    device: DeviceName = None,
+    json: Json = False,
+) -> None:
+    """Retrieve candidates for every user, and rank them."""
+    _step("score", configured(config, device=device, workers=workers), date, run, shard, json=json)
+
+
+def check(*, config: ConfigPath, date: DataDate, run: RunKey = None, json: Json = False) -> None:
+    """Judge the night by its gates; exit code 3 if one of them refuses it."""
+    from artifacts.run import find_run
+    from nightrec.run import Night, check_run
+
+    read = configured(config)
+    found = find_run(read.root, date, run)
+    _report(Night(found, (check_run(read, found),)), json=json)
+
+
+def publish(
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    run: RunKey = None,
+    override: Override = None,
+    supersede: Supersede = None,
+    json: Json = False,
+) -> None:
+    """Publish a night that its gates have blessed."""
+    from artifacts.run import find_run
+    from nightrec.run import Night, publish_run
+
+    read = configured(config)
+    found = find_run(read.root, date, run)
+    _report(Night(found, (publish_run(read, found, override=override, supersede=supersede),)), json=json)
+
+
+def _step(step: str, config: "Config", date: str, run_key: str | None, group: str | None, *, json: bool) -> None:
+    from artifacts.run import find_run
+    from nightrec.run import Night, do_step, shards_of
+
+    run_ = find_run(config.root, date, run_key)
+    _report(Night(run_, (do_step(step, config, run_, shards_of(step, run_, group)),)), json=json)
+
+
+def _told(done: "Done") -> None:
+    say(f"nightrec: {done.line()}")
+
+
+def _report(night: "Night", *, json: bool) -> None:
+    rows = [(done.step, done.rows, done.state, round(done.seconds, 2), done.speed, done.notes) for done in night.steps]
+    show(
+        f"Night of {night.run.date}, run {night.run.run_key}",
+        ("step", "rows", "shards", "seconds", "rows/s", "counted"),
+        rows,
+    )
+    if json:
+        answer(night.document())

@@ -1,0 +1,200 @@
+"""The one place that knows the order of the steps, and what is recorded of each."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from artifacts.errors import NotReadyError, RefusedError
+from artifacts.release import write_record
+from artifacts.run import Run, StepResult, parse_shards
+from artifacts.store import exclusive, read_json
+from nightrec import steps
+from nightrec.config import Config
+from nightrec.terminal import progress
+from nightrec.workers import groups_of, run_groups
+
+MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that is done.
+
+    Attributes:
+        step: Its name.
+        shards: Shards asked for.
+        skipped: Shards among them that were done before.
+        rows: Rows written now.
+        seconds: How long it took, on the clock on the wall.
+        counts: What else was counted.
+        about: What people want to know in words: what was published, gates that warned.
+        release: The version that ``publish`` stored or found.
+    """
+
+    step: str
+    shards: int
+    skipped: int
+    rows: int
+    seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
+    about: str = ""
+    release: str | None = None
+
+    @property
+    def state(self) -> str:
+        """How much was done and how much was done before, in words."""
+        if self.skipped == self.shards:
+            return "done already"
+        return f"{self.shards - self.skipped} done, {self.skipped} already" if self.skipped else f"{self.shards} done"
+
+    @property
+    def speed(self) -> int | None:
+        """Rows a second; None where nothing was written."""
+        return round(self.rows / self.seconds) if self.rows and self.seconds > 0 else None
+
+    @property
+    def notes(self) -> str:
+        """What was counted, in words; what was not there is not named."""
+        counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.counts.items() if count)
+        return "; ".join(part for part in (self.about, counted) if part)
+
+    def line(self) -> str:
+        """Say it in one line, for a log."""
+        rows = f", {self.rows:,} rows" if self.rows else ""
+        return f"{self.step}: {self.state}{rows} in {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What was done of a night."""
+
+    run: Run
+    steps: tuple[Done, ...]
+
+    def document(self) -> dict[str, Any]:
+        """What goes into JSON."""
+        return {
+            "date": self.run.date,
+            "run": str(self.run.folder),
+            "run_key": self.run.run_key,
+            "release": self.steps[-1].release,
+            "steps": [{**asdict(done), "seconds": round(done.seconds, 3)} for done in self.steps],
+        }
+
+
+def run_night(
+    config: Config,
+    date: str,
+    *,
+    override: str | None = None,
+    supersede: str | None = None,
+    seen_future: str = "",
+    told: Callable[[Done], None] = lambda done: None,
+) -> Night:
+    """Do all steps in order; what is done is skipped.
+
+    Args:
+        config: The surface.
+        date: The data date, ISO.
+        override: Reason to publish in spite of failed gates.
+        supersede: Reason to replace another release of the date.
+        seen_future: Reason to use a model that was trained on later days.
+        told: Is told of each step when it is done.
+    """
+    steps.require_all(config)
+    run, prepared = prepare_run(config, date, seen_future=seen_future)
+    done = [prepared]
+    told(prepared)
+    for step in MODEL_STEPS:
+        done.append(do_step(step, config, run, shards_of(step, run, None)))
+        told(done[-1])
+    done.append(check_run(config, run, override=override))
+    told(done[-1])
+    done.append(publish_run(config, run, override=override, supersede=supersede))
+    told(done[-1])
+    return Night(run, tuple(done))
+
+
+def shards_of(step: str, run: Run, group: str | None) -> Sequence[int]:
+    """Say which shards of a step are asked for: those of *group*, such as ``"0-7/64"``, or all."""
+    shards = {"items": run.item_shards, "index": 1}.get(step, run.shards)
+    return parse_shards(group, shards) if group else range(shards)
+
+
+def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Run, Done]:
+    """Do the step ``prepare``; *seen_future* says why a model of later days than the data date may be used.
+
+    Raises:
+        NotReadyError: If the day's input is not there yet.
+        RefusedError: If it is not there, and the deadline has passed.
+    """
+    steps.require_all(config)
+    start = time.monotonic()
+    try:
+        with progress("prepare", None) as advance:
+            run, result = steps.prepare(config, date, seen_future, advance)
+    except NotReadyError as error:
+        if steps.deadline_passed(config, date):
+            hours = config.day.deadline_hours
+            raise RefusedError(f"{error}; the deadline, {hours:g} hours after the day's end, has passed") from error
+        raise
+    return run, _record(run, result, time.monotonic() - start)
+
+
+def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
+    """Do one of ``MODEL_STEPS`` for some shards, over the config's workers."""
+    start = time.monotonic()
+    groups = groups_of(shards, config.night.workers)
+    work = partial(steps.MODEL_STEPS[step], config, run, steps.threads_of(config, len(groups)))
+    with progress(step, steps.rows_of(step, run, shards)) as advance:
+        result = run_groups(work, groups, advance)
+    return _record(run, result, time.monotonic() - start)
+
+
+def check_run(config: Config, run: Run, *, override: str | None = None) -> Done:
+    """Do the step ``check``; with *override* a refusal is left to ``publish`` to record.
+
+    Raises:
+        RefusedError: If a gate fails.
+    """
+    start = time.monotonic()
+    try:
+        about = steps.check(config, run)
+    except RefusedError as error:
+        if not override:
+            raise
+        about = f"overridden: {error}"
+    return _record(run, StepResult("check", 1, 0, 0, {}), time.monotonic() - start, about)
+
+
+def publish_run(config: Config, run: Run, *, override: str | None, supersede: str | None) -> Done:
+    """Do the step ``publish``.
+
+    Raises:
+        RefusedError: If the night is not blessed, or a rule of publishing forbids it.
+        ConflictError: If someone else published meanwhile.
+    """
+    start = time.monotonic()
+    published = steps.publish(config, run, override=override, supersede=supersede)
+    before = not published.stored and not published.moved
+    about = f"{published.version}: {published.note}"
+    return _done(StepResult("publish", 1, int(before), 0, {}), time.monotonic() - start, about, published.version)
+
+
+def _done(result: StepResult, seconds: float, about: str = "", release: str | None = None) -> Done:
+    return Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about, release)
+
+
+def _record(run: Run, result: StepResult, seconds: float, about: str = "") -> Done:
+    """Keep the timing of a step that did something, beside those of the run's other steps."""
+    done = _done(result, seconds, about)
+    if result.skipped < result.shards:
+        record = run.layout.record
+        timing = {"shards": result.shards - result.skipped, "rows": result.rows, "seconds": round(seconds, 3)}
+        with exclusive(run.folder / ".record.lock"):
+            timings = read_json(record.timings) if record.timings.exists() else {}
+            timings.setdefault(result.step, []).append(timing)
+            write_record(record, {record.timings: timings})
+    return done

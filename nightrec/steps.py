@@ -1,0 +1,227 @@
+"""From the config to the few fields that each step of the night takes, and the call of the step itself."""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
+from artifacts.errors import UsageError
+from artifacts.run import Run, StepResult
+from artifacts.tables import read_sidecar
+from nightrec.config import Config, semantic
+from nightrec.inputs import inputs_of
+
+if TYPE_CHECKING:
+    from batch.score import ScoreOptions
+    from release.publish import Published
+
+_NO_BUNDLES = "the night needs a table [bundles] with the keys item and user; make them by `nightrec export`"
+
+Advance = Callable[[int], None]
+
+
+def threads_of(config: Config, processes: int) -> int:
+    """Threads of each of so many processes: those of the config, or an even share of the cores."""
+    return config.night.threads or max(1, len(os.sched_getaffinity(0)) // max(1, processes))
+
+
+def bundle_of(config: Config, role: Role) -> Bundle | None:
+    """Read and verify the config's bundle of a role; None for a ranker that is not configured.
+
+    Raises:
+        UsageError: If the config names none of the role, or it is of another role.
+        CorruptError: If it is not whole.
+    """
+    if config.bundles is None:
+        raise UsageError(
+            "the night needs a table [bundles] with the keys item and user; make them by `nightrec export`"
+        )
+    folder: str | None = getattr(config.bundles, str(role))
+    if folder is None:
+        return None
+    bundle = read_bundle(Path(folder))
+    if bundle.role is not role:
+        raise UsageError(f"[bundles] {role}: expected a bundle of the role {role}, found {bundle.role} in {folder}")
+    return bundle
+
+
+def tower(config: Config, role: Role) -> Bundle:
+    """Read the item or the user bundle, which every night has."""
+    bundle = bundle_of(config, role)
+    if bundle is None:
+        raise UsageError(f"[bundles] the key '{role}' is missing")
+    return bundle
+
+
+def deadline_passed(config: Config, day: str) -> bool:
+    """Whether a day whose input is missing is to be waited for no longer.
+
+    The clock decides only how the command ends, never what a night contains.
+    """
+    if not config.day.deadline_hours:
+        return False
+    midnight = datetime.combine(date.fromisoformat(day), time(), ZoneInfo(config.surface.timezone))
+    end = (midnight + timedelta(days=1)).astimezone(UTC)
+    return datetime.now(UTC) > end + timedelta(hours=config.day.deadline_hours)
+
+
+def rows_of(step: str, run: Run, shards: Sequence[int]) -> int | None:
+    """How many rows a step will go through, for its progress; None where that is not known."""
+    layout = run.layout
+    if step == "items":
+        return read_sidecar(layout.catalogue).rows * len(shards) // run.item_shards
+    if step in {"interests", "score"}:
+        return sum(read_sidecar(layout.histories(shard, run.shards)).rows for shard in shards)
+    return None
+
+
+def prepare(config: Config, day: str, seen_future: str, advance: Advance) -> tuple[Run, StepResult]:
+    """Do the step ``prepare``.
+
+    Raises:
+        NotReadyError: If the day's input is not there yet.
+    """
+    from batch.prepare import PrepareRequest
+    from batch.prepare import prepare as prepare_run
+
+    if config.bundles is None:
+        raise UsageError(_NO_BUNDLES)
+    folders = (config.bundles.item, config.bundles.user, config.bundles.ranker)
+    request = PrepareRequest(
+        date=day,
+        zone=config.surface.timezone,
+        inputs=inputs_of(config),
+        bundles=tuple(Path(folder) for folder in folders if folder is not None),
+        semantic=semantic(config),
+        shards=config.night.shards,
+        item_shards=config.night.item_shards,
+        groups=tuple(sorted({rule.group for rule in config.score.rules})),
+        popular_days=config.history.popular_days,
+        sample_users=config.index.sample_users,
+        device=config.night.device,
+        batch_users=config.night.batch_users,
+        batch_items=config.night.batch_items,
+        faiss_threads=config.night.faiss_threads,
+        index_type=config.index.type,
+        newest_within_seconds=round(config.day.newest_within_hours * 3600),
+        min_share_of_median=config.day.min_share_of_median,
+        weeks=config.day.weeks,
+        threads=config.night.threads,
+        memory=config.night.memory,
+        seen_future=seen_future,
+    )
+    return prepare_run(config.root, request, advance=advance)
+
+
+def items(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
+    """Do the step ``items`` for some ranges of the catalogue."""
+    from batch.items import embed_items
+
+    bundle = tower(config, Role.ITEM)
+    return embed_items(run, bundle, shards, device=config.night.device, threads=threads, advance=advance)
+
+
+def interests(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
+    """Do the step ``interests`` for some shards of users."""
+    from batch.interests import compute_interests
+
+    bundle = tower(config, Role.USER)
+    return compute_interests(run, bundle, shards, device=config.night.device, threads=threads, advance=advance)
+
+
+def score(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
+    """Do the step ``score`` for some shards of users."""
+    from batch.score import score as score_shards
+
+    ranker, options = bundle_of(config, Role.RANKER), score_options(config)
+    return score_shards(run, ranker, shards, options, device=config.night.device, threads=threads, advance=advance)
+
+
+def index(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
+    """Do the step ``index``, which has no shards."""
+    from batch.index import IndexOptions, build_index
+
+    options = IndexOptions(
+        type=config.index.type,
+        lists=config.index.lists,
+        recall_target=config.index.recall_target,
+        recall_k=config.index.recall_k,
+        seed=config.index.seed,
+    )
+    bundle = tower(config, Role.USER)
+    return build_index(run, bundle, options, device=config.night.device, threads=threads, advance=advance)
+
+
+def score_options(config: Config) -> "ScoreOptions":
+    """What the night's lists depend on."""
+    from batch.rules import Rule
+    from batch.score import ScoreOptions
+
+    return ScoreOptions(
+        candidates=config.retrieve.candidates,
+        overfetch=config.retrieve.overfetch,
+        exclude_seen=config.retrieve.exclude_seen,
+        exclude_days=config.retrieve.exclude_days,
+        top_n=config.score.top_n,
+        rules=tuple(Rule(rule.group, rule.at_most) for rule in config.score.rules),
+    )
+
+
+MODEL_STEPS = {"items": items, "index": index, "interests": interests, "score": score}
+
+
+def check(config: Config, run: Run) -> str:
+    """Do the step ``check``, and tell which gates only warned.
+
+    Raises:
+        RefusedError: If a gate fails.
+    """
+    from release.check import check as judge
+    from release.gates import configured_gates
+
+    report = judge(
+        run,
+        config.root,
+        gates=configured_gates(config.gates),
+        trained_through={str(bundle.role): bundle.trained_through for bundle in bundles_of(config)},
+        memory=config.night.memory,
+        threads=config.night.threads,
+    )
+    said = f"{len(report.verdicts)} gates, none refuses"
+    return "; ".join([said, *(f"warning: {verdict.line()}" for verdict in report.warned)])
+
+
+def publish(config: Config, run: Run, *, override: str | None, supersede: str | None) -> "Published":
+    """Do the step ``publish``."""
+    from release.publish import publish as publish_release
+
+    return publish_release(run, config.root, override=override, supersede=supersede)
+
+
+def bundles_of(config: Config) -> list[Bundle]:
+    """Read and verify all bundles of the config, and see that they belong together.
+
+    Raises:
+        UsageError: If one is missing, or two are of different models.
+        CorruptError: If one is not whole.
+    """
+    bundles = [bundle for role in Role if (bundle := bundle_of(config, role)) is not None]
+    require_one_model(bundles)
+    return bundles
+
+
+def require_all(config: Config) -> None:
+    """Refuse, before any data is read, what a later step would refuse: device and gates.
+
+    Raises:
+        UsageError: If a gate is unknown.
+        DeviceError: If a GPU is asked for and there is none.
+    """
+    from batch.profile import choose_device
+    from release.gates import configured_gates
+
+    choose_device(config.night.device)
+    configured_gates(config.gates)

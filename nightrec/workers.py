@@ -1,0 +1,125 @@
+"""The local engine: the shards of one step over processes of this machine, each of which takes a group of them."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from artifacts.errors import NightrecError
+from artifacts.run import StepResult
+
+# faiss, torch and obstore hang in a forked child once the parent has used them.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def groups_of(shards: Sequence[int], workers: int) -> list[list[int]]:
+    """Deal *shards* to *workers*, each a run of neighbours, none of them empty; sizes differ by one at most."""
+    parts = min(workers, len(shards))
+    cuts = [len(shards) * part // parts for part in range(parts + 1)] if parts else []
+    return [list(shards[start:end]) for start, end in itertools.pairwise(cuts)]
+
+
+def run_groups(
+    work: Callable[..., StepResult],
+    groups: Sequence[Sequence[int]],
+    advance: Callable[[int], None],
+) -> StepResult:
+    """Do each group of shards in a process of its own; one group is done here.
+
+    If a group fails, or this process is told to stop, the other processes are told to stop too: what they have
+    finished stays. They also stop when this process dies.
+
+    Args:
+        work: Takes a group and a function that is told of rows done; it must be picklable.
+        groups: Shards.
+        advance: Told of the rows that any process has done.
+
+    Raises:
+        NightrecError: What a group raised on purpose, or that a process died.
+        RuntimeError: What a group raised otherwise, with its traceback as text.
+    """
+    if len(groups) < 2:
+        return work(groups[0] if groups else [], advance)
+    lifeline, held = _SPAWN.Pipe(duplex=False)
+    processes: dict[Connection, BaseProcess] = {}
+    try:
+        for group in groups:
+            reader, writer = _SPAWN.Pipe(duplex=False)
+            process = _SPAWN.Process(target=_work, args=(work, group, writer, lifeline))
+            process.start()
+            writer.close()
+            processes[reader] = process
+        return merge(_collect(processes, advance))
+    finally:
+        held.close()  # whoever is still at work is told to stop by this
+        for process in processes.values():
+            process.join()
+
+
+def _collect(processes: dict[Connection, BaseProcess], advance: Callable[[int], None]) -> list[StepResult]:
+    results, open_ = [], dict(processes)
+    while open_:
+        for reader in wait(list(open_)):
+            assert isinstance(reader, Connection)
+            try:
+                message = reader.recv()
+            except EOFError:
+                process = open_.pop(reader)
+                process.join()
+                raise NightrecError(
+                    f"a worker process died (exit code {process.exitcode}; -9 is often a lack of memory); what is "
+                    "finished stays: run the same command again, with fewer --workers if memory was short"
+                ) from None
+            if isinstance(message, int):
+                advance(message)
+            elif isinstance(message, StepResult):
+                results.append(message)
+                del open_[reader]
+            else:
+                raise message
+    return results
+
+
+def merge(results: Sequence[StepResult]) -> StepResult:
+    """Add up what the groups of one step did."""
+    counts = {name: 0 for result in results for name in result.counts}
+    for result in results:
+        for name, count in result.counts.items():
+            counts[name] += count
+    return StepResult(
+        step=results[0].step,
+        shards=sum(result.shards for result in results),
+        skipped=sum(result.skipped for result in results),
+        rows=sum(result.rows for result in results),
+        counts=counts,
+    )
+
+
+def _work(work: Callable[..., StepResult], group: Sequence[int], writer: Connection, lifeline: Connection) -> None:
+    """Do a group in this process, and tell the parent of rows, and at the end of the result or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent tells us what to do
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    try:
+        writer.send(work(group, writer.send))
+    except NightrecError as error:
+        writer.send(error)
+    except Exception:
+        writer.send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _watch(lifeline: Connection) -> None:
+    """End this process when the parent lets go of the other end of *lifeline*, by will or by death."""
+    wait([lifeline])
+    os.kill(os.getpid(), signal.SIGTERM)
