@@ -137,6 +137,11 @@ class RecordLayout:
         return self.folder / "timings.json"
 
     @property
+    def overrides(self) -> Path:
+        """Which rules of publishing were overridden, and the reasons given."""
+        return self.folder / "overrides.json"
+
+    @property
     def report(self) -> Path:  # noqa: D102
         return self.folder / "report.html"
 
@@ -151,6 +156,21 @@ class ReleaseLayout:
     def manifest(self) -> Path:
         """Size, sha256 and rows of every content file; written last."""
         return self.folder / "manifest.json"
+
+    @property
+    def items(self) -> Path:
+        """Folder of the item vectors, named and cut as in the run."""
+        return self.folder / "items"
+
+    @property
+    def interests(self) -> Path:
+        """Folder of the users' interest vectors, named and cut as in the run."""
+        return self.folder / "interests"
+
+    @property
+    def scores(self) -> Path:
+        """Folder of the recommendations, named and cut as in the run."""
+        return self.folder / "scores"
 
     @property
     def index(self) -> IndexLayout:  # noqa: D102

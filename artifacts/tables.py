@@ -1,7 +1,7 @@
 """Arrow tables as files with canonical bytes: written once with a sidecar, verified before every use."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -203,19 +203,39 @@ def reading_table(path: Path) -> Iterator[pa.RecordBatchFileReader]:
 
 
 @contextmanager
-def opening_arrow(path: Path) -> Iterator[pa.RecordBatchFileReader]:
+def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatchFileReader]:
     """Open an Arrow file whose bytes the caller has verified.
+
+    Args:
+        path: The file.
+        columns: Names of the columns to decode, in the file's order; all of them if None.
 
     Raises:
         CorruptError: If it is not an Arrow file of our format.
     """
+    if not path.is_file():
+        raise CorruptError(f"{path}: expected an Arrow file, but it is missing")
     try:
         with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
             if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
                 raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
-            yield reader
+            if columns is None:
+                yield reader
+                return
+            options = pa.ipc.IpcReadOptions(included_fields=_positions(path, reader.schema, columns))
+            with pa.ipc.open_file(file, options=options) as narrow:
+                yield narrow
     except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's own trouble, of this file or another: not a sign of changed bytes
         raise CorruptError(f"{path}: expected an Arrow file ({error})") from error
+
+
+def _positions(path: Path, schema: pa.Schema, columns: Sequence[str]) -> list[int]:
+    for name in columns:
+        if name not in schema.names:
+            raise CorruptError(f"{path}: expected a column {name}, found {', '.join(schema.names)}")
+    return [schema.names.index(name) for name in columns]
 
 
 def read_table(path: Path) -> pa.Table:

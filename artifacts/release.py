@@ -1,0 +1,243 @@
+"""A release's manifest and the record beside it: written, read, and checked byte by byte."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from artifacts.bundle import FileRecord
+from artifacts.digest import canonical_json, document_digest, file_digest
+from artifacts.errors import CorruptError
+from artifacts.layout import RecordLayout, ReleaseLayout
+from artifacts.store import read_json, write_json
+from artifacts.tables import Sidecar
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ContentFile:
+    """A content file of a release: what its bytes must be.
+
+    Attributes:
+        size: Bytes on disk.
+        sha256: Digest taken while the file was first written.
+        rows: Rows of a table, 0 of another file.
+    """
+
+    size: int
+    sha256: str
+    rows: int
+
+    @classmethod
+    def of(cls, sidecar: Sidecar) -> Self:
+        """Take over what was recorded when the file was written."""
+        return cls(sidecar.size, sidecar.sha256, sidecar.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a release holds and where it comes from; the content of ``manifest.json``.
+
+    Attributes:
+        date: The data date, ISO.
+        run_key: The run that the content was computed by.
+        bundles: Role to ``{"model_id": ..., "bundle_id": ...}``.
+        parent: Version that readers had of an earlier date when this release was made; None at first.
+        files: Path within the release to what its bytes must be.
+    """
+
+    date: str
+    run_key: str
+    bundles: dict[str, dict[str, str]]
+    parent: str | None
+    files: dict[str, ContentFile]
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of all but the parent: the same night gives the same digest whatever was published before it."""
+        document = asdict(self)
+        del document["parent"]
+        return document_digest({"format": FORMAT, **document})
+
+    @property
+    def version(self) -> str:
+        """The release's name: its date and the first 12 hex digits of its content digest."""
+        return f"{self.date}-{self.content_digest[:12]}"
+
+    def rows(self, folder: str) -> int:
+        """Rows of all tables under *folder*, such as ``"scores"``."""
+        return sum(file.rows for name, file in self.files.items() if PurePosixPath(name).parts[0] == folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all content files."""
+        return sum(file.size for file in self.files.values())
+
+    def write(self, path: Path) -> None:
+        """Write the manifest to *path*, sealed with its own digest."""
+        _write_sealed(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the manifest at *path*.
+
+        Raises:
+            CorruptError: If it is missing, changed in any byte, or of another format.
+        """
+        document = _read_sealed(path)
+        try:
+            files = {_inner(name): ContentFile(**file) for name, file in document.pop("files").items()}
+            return cls(**document, files=files)
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            raise CorruptError(f"{path}: expected the fields of a manifest ({error!r})") from error
+
+
+def verify_release(folder: Path) -> Manifest:
+    """Check every byte of the release in *folder*: content, manifest and record.
+
+    Raises:
+        CorruptError: If anything is missing, unlisted or changed; the message has one line for each such file.
+    """
+    layout = ReleaseLayout(folder)
+    manifest = Manifest.read(layout.manifest)
+    problems = [*_content_problems(layout, manifest), *record_problems(layout.record)]
+    if problems:
+        raise CorruptError("\n".join(problems))
+    return manifest
+
+
+def verify_content_file(layout: ReleaseLayout, manifest: Manifest, name: str) -> Path:
+    """Check one content file of a release before it is used, and give its path.
+
+    Raises:
+        CorruptError: If it is not listed, missing or changed.
+    """
+    if name not in manifest.files:
+        raise CorruptError(f"{layout.folder / name}: not listed in {layout.manifest.name}")
+    expected = manifest.files[name]
+    if problem := _problem_of(layout.folder / name, expected.size, expected.sha256, layout.manifest.name):
+        raise CorruptError(problem)
+    return layout.folder / name
+
+
+def _content_problems(layout: ReleaseLayout, manifest: Manifest) -> Iterator[str]:
+    folder = layout.folder
+    if folder.name != manifest.version:
+        yield f"{layout.manifest}: speaks of version {manifest.version}, but lies in {folder.name}"
+    for name, file in sorted(manifest.files.items()):
+        if problem := _problem_of(folder / name, file.size, file.sha256, layout.manifest.name):
+            yield problem
+    record = layout.record.folder
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        of_record = path == record or record in path.parents
+        if not path.is_dir() and path != layout.manifest and not of_record and name not in manifest.files:
+            yield f"{path}: not listed in {layout.manifest.name}"
+
+
+def write_record(
+    record: RecordLayout, documents: Mapping[Path, Any], *, listed: Mapping[str, FileRecord] | None = None
+) -> None:
+    """Write JSON *documents* (path in the record to content), and list all that the record then holds.
+
+    What was listed before keeps the checksum that it was listed with: a fresh hash is never taken for the truth.
+
+    Args:
+        record: Where.
+        documents: Path in the record to what it shall hold.
+        listed: What the record holds already, if its list is to be taken from elsewhere than from the record.
+
+    Raises:
+        CorruptError: If the record's list cannot be read.
+    """
+    if listed is None:
+        listed = read_record(record) if record.contents.exists() else {}
+    listed = dict(listed)
+    for path, document in documents.items():
+        write_json(path, document)
+        listed[path.name] = FileRecord(path.stat().st_size, file_digest(path))
+    _write_sealed(record.contents, {"files": {name: asdict(file) for name, file in listed.items()}})
+
+
+def read_record(record: RecordLayout) -> dict[str, FileRecord]:
+    """Read which files the record holds and what their bytes must be.
+
+    Raises:
+        CorruptError: If the list is missing, changed in any byte, or of another format.
+    """
+    document = _read_sealed(record.contents)
+    try:
+        return {_inner(name): FileRecord(**file) for name, file in document["files"].items()}
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise CorruptError(f"{record.contents}: expected the fields of a record ({error!r})") from error
+
+
+def record_problems(record: RecordLayout) -> Iterator[str]:
+    """Name every file of the record that is missing, unlisted or changed.
+
+    Raises:
+        CorruptError: If the record's own list cannot be read.
+    """
+    listed = read_record(record)
+    for name, file in sorted(listed.items()):
+        if problem := _problem_of(record.folder / name, file.size, file.sha256, record.contents.name):
+            yield problem
+    for path in sorted(record.folder.rglob("*")):
+        name = path.relative_to(record.folder).as_posix()
+        if not path.is_dir() and path != record.contents and name not in listed:
+            yield f"{path}: not listed in {record.contents.name}"
+
+
+def verify_record_file(record: RecordLayout, path: Path) -> Path:
+    """Check one file of the record before it is believed, and give its path.
+
+    Raises:
+        CorruptError: If it is not listed, missing or changed.
+    """
+    listed = read_record(record)
+    if path.name not in listed:
+        raise CorruptError(f"{path}: not listed in {record.contents.name}")
+    expected = listed[path.name]
+    if problem := _problem_of(path, expected.size, expected.sha256, record.contents.name):
+        raise CorruptError(problem)
+    return path
+
+
+def _problem_of(path: Path, size: int, sha256: str, listed_in: str) -> str | None:
+    if not path.is_file():
+        return f"{path}: listed in {listed_in}, but missing"
+    if (found := path.stat().st_size) != size:
+        return f"{path}: expected {size} bytes, found {found}; was it cut short or swapped?"
+    if (digest := file_digest(path)) != sha256:
+        return f"{path}: expected sha256 {sha256}, found {digest}; was it changed or swapped?"
+    return None
+
+
+def _inner(name: str) -> str:
+    """Refuse a listed name that would lead out of its folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name:
+        raise ValueError(f"{name!r} is not the path of a file inside")
+    return name
+
+
+def _write_sealed(path: Path, document: dict[str, Any]) -> None:
+    sealed = {"format": FORMAT, **document}
+    write_json(path, {**sealed, "digest": document_digest(sealed)})
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """Read a document that carries its own digest, so that no byte of it can change unnoticed."""
+    document = read_json(path)
+    try:
+        canonical = canonical_json(document) == path.read_bytes()
+    except ValueError:  # NaN, which JSON has no word for, or half of a surrogate pair
+        canonical = False
+    digest = document.pop("digest", None)
+    if document.get("format") != FORMAT:
+        raise CorruptError(f"{path}: expected format {FORMAT}, found {document.get('format')}")
+    if not canonical or digest != document_digest(document):
+        raise CorruptError(f"{path}: its bytes are not those that were written (its own digest differs)")
+    del document["format"]
+    return document

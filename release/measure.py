@@ -1,0 +1,256 @@
+"""One pass over each kind of table: counting what the gates judge, with memory that stays flat as users grow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artifacts.schemas import SOURCE_RANKED
+from release.content import batches_of
+
+Counts = npt.NDArray[np.int64]
+
+UNKNOWN_ROW = 1  # of every vocabulary; part of the bundle's contract
+_VECTOR_ROWS = 8192  # users or items whose vectors are looked at together
+
+
+@dataclass(slots=True)
+class ScoresMeasure:
+    """What was counted in the recommendations.
+
+    Attributes:
+        exposure: Recommendations of each catalogue item, by its place among the ids.
+        bins: Ranked rows by score, between fixed edges.
+        rows: Rows.
+        users: Runs of rows with one user id.
+        ranked: Rows that the ranker scored.
+        unsorted: Rows whose user or rank does not follow from the row before.
+        repeated: Rows that repeat an item of the same user.
+        foreign: Rows whose item may not be recommended.
+        not_finite: Rows with NaN or Inf, or ranked rows without a score.
+    """
+
+    exposure: Counts
+    bins: Counts
+    rows: int = 0
+    users: int = 0
+    ranked: int = 0
+    unsorted: int = 0
+    repeated: int = 0
+    foreign: int = 0
+    not_finite: int = 0
+
+
+def measure_scores(
+    shards: Sequence[Path], items: pa.Array, allowed: npt.NDArray[np.bool_], edges: npt.NDArray[np.float64]
+) -> ScoresMeasure:
+    """Count rows, users, faults, exposure and the score distribution of the recommendations.
+
+    Args:
+        shards: Verified score tables, one a shard.
+        items: Ids of the catalogue [items], unique.
+        allowed: Whether each may be recommended [items].
+        edges: Ascending edges of the score bins; there is one bin more than edges.
+    """
+    total = ScoresMeasure(np.zeros(len(items), np.int64), np.zeros(len(edges) + 1, np.int64))
+    for shard in shards:
+        before: pa.Scalar | None = None
+        for block in _whole_users(batches_of([shard])):
+            _count_block(total, block, before, items, allowed, edges)
+            before = block["user_id"][-1]
+    return total
+
+
+def _whole_users(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Cut a stream that is sorted by user between users, so that all rows of a user come together."""
+    carried: pa.Table | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        table = table if carried is None else pa.concat_tables([carried, table])
+        starts = np.flatnonzero(_changes(table["user_id"].combine_chunks()))
+        cut = int(starts[-1])
+        if cut:
+            yield table.slice(0, cut).combine_chunks()
+        carried = table.slice(cut)
+    if carried is not None:
+        yield carried.combine_chunks()
+
+
+def _changes(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    """Mark each row whose id differs from the one before; the first row always."""
+    changed = np.ones(len(ids), bool)
+    changed[1:] = pc.not_equal(ids.slice(0, len(ids) - 1), ids.slice(1)).to_numpy(zero_copy_only=False)
+    return changed
+
+
+def _count_block(
+    total: ScoresMeasure,
+    block: pa.Table,
+    before: pa.Scalar | None,
+    items: pa.Array,
+    allowed: npt.NDArray[np.bool_],
+    edges: npt.NDArray[np.float64],
+) -> None:
+    users = block["user_id"].combine_chunks()
+    new = _changes(users)
+    starts = np.flatnonzero(new)
+    ordinal = np.cumsum(new) - 1  # [rows], number of the row's user in this block
+    rank = block["rank"].to_numpy()
+    firsts = users.take(pa.array(starts))
+    if before is not None:
+        firsts = pa.concat_arrays([pa.array([before.as_py()], users.type), firsts])
+    falls = pc.greater_equal(firsts.slice(0, len(firsts) - 1), firsts.slice(1))
+    total.unsorted += int(np.count_nonzero(rank != np.arange(len(rank)) - starts[ordinal] + 1))
+    total.unsorted += pc.sum(falls).as_py() or 0
+    total.rows += block.num_rows
+    total.users += len(starts)
+
+    codes = pc.dictionary_encode(block["item_id"].combine_chunks())
+    pairs = ordinal * len(codes.dictionary) + codes.indices.to_numpy()
+    total.repeated += len(pairs) - len(np.unique(pairs))
+    place = pc.fill_null(pc.index_in(codes.dictionary, value_set=items), -1).to_numpy()[codes.indices.to_numpy()]
+    known = place >= 0
+    total.exposure += np.bincount(place[known], minlength=len(items))
+    total.foreign += int(len(place) - np.count_nonzero(known) + np.count_nonzero(~allowed[place[known]]))
+
+    ranked = block["source"].to_numpy() == SOURCE_RANKED
+    score = _floats(block["score"])
+    faults = ranked & ~np.isfinite(score)  # a missing score reads as NaN
+    for name in ("score", "retrieval_score"):
+        given = pc.is_valid(block[name]).to_numpy()
+        faults |= given & ~np.isfinite(_floats(block[name]))
+    total.ranked += int(np.count_nonzero(ranked))
+    total.not_finite += int(np.count_nonzero(faults))
+    bins = np.searchsorted(edges, score[ranked & ~faults], side="right")
+    total.bins += np.bincount(bins, minlength=len(edges) + 1)
+
+
+def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    return np.asarray(pc.fill_null(column, float("nan")).to_numpy(), np.float32)
+
+
+def compare_users(left: Path, right: Path) -> tuple[int, int]:
+    """Count the user ids of *left* that are not in *right*, and of *right* that are not in *left*.
+
+    Both tables ascend by user id; one block of each is held at a time.
+    """
+    ours, theirs = _distinct_users(left), _distinct_users(right)
+    a, b = next(ours, None), next(theirs, None)
+    only_left = only_right = 0
+    while a is not None and b is not None:
+        last = min(a[-1].as_py(), b[-1].as_py())
+        cut_a = pc.sum(pc.less_equal(a, pa.scalar(last, a.type))).as_py()
+        cut_b = pc.sum(pc.less_equal(b, pa.scalar(last, b.type))).as_py()
+        head_a, head_b = a.slice(0, cut_a), b.slice(0, cut_b)
+        only_left += cut_a - (pc.sum(pc.is_in(head_a, value_set=head_b)).as_py() or 0)
+        only_right += cut_b - (pc.sum(pc.is_in(head_b, value_set=head_a)).as_py() or 0)
+        a = a.slice(cut_a) if cut_a < len(a) else next(ours, None)
+        b = b.slice(cut_b) if cut_b < len(b) else next(theirs, None)
+    only_left += sum(len(ids) for ids in _rest(a, ours))
+    only_right += sum(len(ids) for ids in _rest(b, theirs))
+    return only_left, only_right
+
+
+def _rest(first: pa.Array | None, others: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    if first is not None:
+        yield first
+        yield from others
+
+
+def _distinct_users(path: Path) -> Iterator[pa.Array]:
+    """Give the user ids of a table that ascends by them, each once."""
+    before: pa.Scalar | None = None
+    for batch in batches_of([path], ["user_id"]):
+        ids = batch.column(0)
+        new = _changes(ids)
+        if before is not None and before == ids[0]:
+            new[0] = False
+        before = ids[-1]
+        if new.any():
+            yield ids.filter(pa.array(new))
+
+
+@dataclass(slots=True)
+class VectorsMeasure:
+    """What was counted in vectors.
+
+    Attributes:
+        vectors: Vectors.
+        zero: Those of zeros only.
+        not_finite: Those with NaN or Inf.
+    """
+
+    vectors: int = 0
+    zero: int = 0
+    not_finite: int = 0
+
+    def add(self, vectors: npt.NDArray[np.float32]) -> None:
+        """Count *vectors* [rows, d]."""
+        self.vectors += len(vectors)
+        self.zero += int(np.count_nonzero(~vectors.any(axis=1)))
+        self.not_finite += int(np.count_nonzero(~np.isfinite(vectors).all(axis=1)))
+
+
+def measure_items(shards: Sequence[Path], allowed: npt.NDArray[np.bool_]) -> tuple[VectorsMeasure, int]:
+    """Count the vectors of the items that are *allowed* [items], by their place in the tables, and all rows."""
+    measure, rows = VectorsMeasure(), 0
+    for batch in batches_of(shards, ["vector"], most=_VECTOR_ROWS):
+        vectors = _matrix(batch.column(0))
+        measure.add(vectors[allowed[rows : rows + len(vectors)]] if len(allowed) >= rows + len(vectors) else vectors)
+        rows += len(vectors)
+    return measure, rows
+
+
+@dataclass(slots=True)
+class InterestsMeasure:
+    """What was counted in the interest vectors.
+
+    Attributes:
+        vectors: The active ones.
+        users: Users.
+        cold: Those without a history.
+    """
+
+    vectors: VectorsMeasure
+    users: int = 0
+    cold: int = 0
+
+
+def measure_interests(shards: Sequence[Path]) -> InterestsMeasure:
+    """Count users, cold users, and faults of the active interest vectors."""
+    total = InterestsMeasure(VectorsMeasure())
+    for batch in batches_of(shards, ["vectors", "cold"], most=_VECTOR_ROWS):
+        total.users += batch.num_rows
+        total.cold += pc.sum(batch.column("cold")).as_py() or 0
+        total.vectors.add(_matrix(batch.column("vectors").flatten()))
+    return total
+
+
+def count_cold(shards: Sequence[Path]) -> tuple[int, int]:
+    """Count the users of the interest tables, and the cold ones among them."""
+    users = cold = 0
+    for batch in batches_of(shards, ["cold"]):
+        users += batch.num_rows
+        cold += pc.sum(batch.column(0)).as_py() or 0
+    return users, cold
+
+
+def measure_histories(shards: Sequence[Path], feature: str) -> tuple[int, int, int]:
+    """Count users, their behaviours, and those among them whose *feature* the model does not know."""
+    column = f"history_{feature}"
+    users = behaviours = unknown = 0
+    for batch in batches_of(shards, [column]):
+        rows = batch.column(0).flatten().to_numpy()
+        users += batch.num_rows
+        behaviours += len(rows)
+        unknown += int(np.count_nonzero(rows == UNKNOWN_ROW))
+    return users, behaviours, unknown
+
+
+def _matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
+    """View *vectors* as [rows, d]; their offsets and slices are respected."""
+    return np.asarray(vectors.flatten().to_numpy(), np.float32).reshape(-1, vectors.type.list_size)

@@ -1,0 +1,221 @@
+"""The pointers that readers follow: LATEST and the channels, moved by compare-and-set, and what they lead to."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import file_digest
+from artifacts.errors import CorruptError, UsageError
+from artifacts.layout import ReleaseLayout, RootLayout
+from artifacts.release import Manifest
+from artifacts.store import read_json, swap_json
+
+FORMAT = 1
+LATEST = "LATEST"
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{12}")
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a pointer does not move.
+
+    Attributes:
+        who: Who asked for the rollback.
+        why: The reason given.
+        withdrawn: The version that the pointer named before.
+    """
+
+    who: str
+    why: str
+    withdrawn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What a pointer says.
+
+    Attributes:
+        version: The release it names.
+        manifest_sha256: Digest of that release's manifest file.
+        sequence: Grows by one with each move.
+        date: Data date of the release.
+        hold: Set by a rollback, until it is resumed.
+        reason: Why it moved other than forward; ``""`` for an ordinary night.
+    """
+
+    version: str
+    manifest_sha256: str
+    sequence: int
+    date: str
+    hold: Hold | None = None
+    reason: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """What goes into JSON; an absent hold or reason is left out."""
+        document = {"format": FORMAT, **asdict(self)}
+        return {key: value for key, value in document.items() if key not in {"hold", "reason"} or value}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that a pointer or a version has led to.
+
+    Attributes:
+        layout: Where its files lie.
+        manifest: What they must be; the files themselves are not verified yet.
+    """
+
+    layout: ReleaseLayout
+    manifest: Manifest
+
+    @property
+    def version(self) -> str:
+        """Its name."""
+        return self.layout.folder.name
+
+
+def pointer_path(root: Path, channel: str = LATEST) -> Path:
+    """Name the file of LATEST or of another channel.
+
+    Raises:
+        UsageError: If the channel's name is not of letters, digits, ``_`` and ``-``.
+    """
+    if channel == LATEST:
+        return RootLayout(root).latest
+    if not _CHANNEL.fullmatch(channel):
+        raise UsageError(f"channel {channel!r}: expected a name of letters, digits, _ and -, such as shadow")
+    return RootLayout(root).channel(channel)
+
+
+def channels(root: Path) -> Iterator[str]:
+    """Name the pointers that there are, LATEST first."""
+    if RootLayout(root).latest.exists():
+        yield LATEST
+    folder = RootLayout(root).channel(LATEST).parent
+    if folder.is_dir():
+        yield from sorted(path.name for path in folder.iterdir() if _CHANNEL.fullmatch(path.name))
+
+
+def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
+    """Read a pointer; None if nothing was published to it yet.
+
+    Raises:
+        CorruptError: If it is not one of ours.
+    """
+    path = pointer_path(root, channel)
+    if not path.exists():
+        return None
+    document = read_json(path)
+    if document.pop("format", None) != FORMAT:
+        raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
+    try:
+        hold = Hold(**document.pop("hold")) if "hold" in document else None
+        pointer = Pointer(**document, hold=hold)
+    except TypeError as error:
+        raise CorruptError(f"{path}: expected the fields of a pointer ({error})") from error
+    words = (pointer.version, pointer.manifest_sha256, pointer.date)
+    if not all(isinstance(word, str) for word in words) or not isinstance(pointer.sequence, int):
+        raise CorruptError(f"{path}: expected version, digest and date as text and a whole sequence number")
+    return pointer
+
+
+def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer: Pointer) -> None:
+    """Let the channel say *pointer*, if it still says what was *expected*.
+
+    Raises:
+        ConflictError: If someone else moved it meanwhile.
+    """
+    before = expected.document() if expected else None
+    swap_json(pointer_path(root, channel), expected=before, document=pointer.document())
+
+
+def point_at(release: Release, before: Pointer | None, *, hold: Hold | None = None, reason: str = "") -> Pointer:
+    """Make the pointer that names *release* and follows *before*."""
+    sequence = before.sequence + 1 if before else 1
+    digest = file_digest(release.layout.manifest)
+    return Pointer(release.version, digest, sequence, release.manifest.date, hold, reason)
+
+
+def follow(root: Path, channel: str = LATEST) -> Release:
+    """Give the release that a pointer names, after checking that its manifest is the one that was published.
+
+    Raises:
+        UsageError: If nothing was published yet.
+        CorruptError: If the release is missing, or its manifest is another.
+    """
+    pointer = read_pointer(root, channel)
+    if pointer is None:
+        raise UsageError(f"{pointer_path(root, channel)}: nothing is published yet; run `nightrec run` first")
+    path = pointer_path(root, channel)
+    if not _VERSION.fullmatch(pointer.version):
+        raise CorruptError(f"{path}: {pointer.version!r} is not the name of a release")
+    layout = RootLayout(root).release(pointer.version)
+    if not layout.manifest.is_file():
+        raise CorruptError(f"{path} names {pointer.version}, but {layout.manifest} is missing")
+    if (found := file_digest(layout.manifest)) != pointer.manifest_sha256:
+        raise CorruptError(f"{layout.manifest}: {path} expects sha256 {pointer.manifest_sha256}, found {found}")
+    manifest = Manifest.read(layout.manifest)
+    if (manifest.version, manifest.date) != (pointer.version, pointer.date):
+        raise CorruptError(f"{path}: names {pointer.version} of {pointer.date}, found {manifest.version}")
+    return Release(layout, manifest)
+
+
+def versions(root: Path) -> list[str]:
+    """Name the stored releases, oldest date first; what a killed publisher left is not among them."""
+    folder = RootLayout(root).releases
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name))
+
+
+def find_release(root: Path, version: str | None = None, channel: str = LATEST) -> Release:
+    """Give the release named *version*, or else the one that *channel* names.
+
+    Raises:
+        UsageError: If there is none of that name; the message names the nearest.
+        CorruptError: If its manifest is missing or changed.
+    """
+    if version is None:
+        return follow(root, channel)
+    known = versions(root)
+    if version not in known:
+        near = difflib.get_close_matches(version, known, n=1) or known[-1:]
+        hint = f"did you mean {near[0]}?" if near else "there are no releases yet"
+        raise UsageError(f"release {version}: there is none of that name under {root}; {hint}")
+    layout = RootLayout(root).release(version)
+    return Release(layout, Manifest.read(layout.manifest))
+
+
+def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | None:
+    """Give the newest release of an earlier data date than *date* that readers of *channel* have had.
+
+    What was stored under a hold, or withdrawn by a rollback, is no yardstick: its date lies after the pointer's.
+    Of several releases of one date, the one that the pointer's chain of parents leads to is taken.
+
+    Raises:
+        CorruptError: If a pointer or manifest on the way is changed.
+    """
+    pointer = read_pointer(root, channel)
+    if pointer is None:
+        return None
+    known = [version for version in versions(root) if version[:10] < date and version[:10] <= pointer.date]
+    if not known:
+        return None
+    newest = {version for version in known if version[:10] == known[-1][:10]}
+    for version in _lineage(root, pointer.version):
+        if version in newest:
+            return find_release(root, version)
+    return find_release(root, max(newest))
+
+
+def _lineage(root: Path, version: str) -> Iterator[str]:
+    known = set(versions(root))
+    current: str | None = version
+    while current in known:
+        yield current
+        parent = find_release(root, current).manifest.parent
+        current = parent if parent is not None and parent < current else None  # dates only fall: no endless chain

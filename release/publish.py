@@ -1,0 +1,201 @@
+"""The step ``publish``: a judged run becomes a release, whole or not at all, and LATEST moves to it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import file_digest
+from artifacts.errors import CorruptError, RefusedError
+from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
+from artifacts.release import (
+    ContentFile,
+    Manifest,
+    read_record,
+    verify_record_file,
+    verify_release,
+    write_record,
+)
+from artifacts.run import Run
+from artifacts.store import read_json, staged_folder
+from artifacts.tables import read_sidecar
+from release.content import content_files, judged_digest
+from release.gates import GateReport
+from release.pointer import LATEST, Pointer, Release, earlier_release, move_pointer, point_at, read_pointer
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What publishing did.
+
+    Attributes:
+        version: The release.
+        folder: Where it lies.
+        manifest_sha256: Digest of its manifest file.
+        stored: Whether it was written now; False if it was there already, with equal content.
+        moved: Whether the pointer moved to it now.
+        held: Whether the pointer is held by a rollback.
+        sequence: The pointer's, afterwards.
+        note: One sentence on what was done, for people.
+    """
+
+    version: str
+    folder: Path
+    manifest_sha256: str
+    stored: bool
+    moved: bool
+    held: bool
+    sequence: int
+    note: str
+
+
+def publish(
+    run: Run,
+    root: Path,
+    *,
+    override: str | None = None,
+    supersede: str | None = None,
+    channel: str = LATEST,
+) -> Published:
+    """Store *run* as a release and let *channel* name it.
+
+    The pointer moves forward in data date only: a release of an older date is stored, and the pointer stays. Under a
+    hold it stays too. Publishing again what is published is a no-op; publishing again what was only stored moves the
+    pointer, if it may move now.
+
+    Args:
+        run: Checked, and all its steps finished.
+        root: The surface's root.
+        override: Reason to publish what the gates did not bless; recorded.
+        supersede: Reason to replace other content of the same date; recorded.
+        channel: Which pointer moves.
+
+    Raises:
+        RefusedError: If the run is not blessed and there is no reason, or other content of its date is published and
+            there is no reason, or there is no row to publish.
+        StaleRunError: If a step is not finished.
+        CorruptError: If a file is not what was recorded when it was written.
+        ConflictError: If someone else stored this version or moved the pointer meanwhile.
+    """
+    for name, reason in (("override", override), ("supersede", supersede)):
+        if reason is not None and not reason.strip():
+            raise RefusedError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
+    objection = _objection(run)
+    if objection and override is None:
+        raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
+    pointer = read_pointer(root, channel)
+    manifest = _manifest(run, root, channel)
+    layout = RootLayout(root).release(manifest.version)
+    moves, note = _may_move(pointer, manifest, channel, supersede)
+    overrides = []
+    if objection:
+        overrides.append({"rule": "the gates bless the run", "found": objection, "reason": override})
+    if moves and pointer is not None and pointer.date == manifest.date:
+        overrides.append({"rule": "one content of a date", "found": pointer.version, "reason": supersede})
+
+    stored = not layout.folder.exists()
+    if stored:
+        _store(run, manifest, layout, overrides)
+    elif moves:
+        verify_release(layout.folder)
+    release = Release(layout, Manifest.read(layout.manifest))
+    if moves:
+        reason = "; ".join(f"{entry['rule']}: {entry['reason']}" for entry in overrides)
+        pointer, before = point_at(release, pointer, reason=reason), pointer
+        move_pointer(root, channel, expected=before, pointer=pointer)
+    return Published(
+        version=release.version,
+        folder=layout.folder,
+        manifest_sha256=file_digest(layout.manifest),
+        stored=stored,
+        moved=moves,
+        held=pointer is not None and pointer.hold is not None,
+        sequence=pointer.sequence if pointer else 0,
+        note=f"{'stored' if stored else 'equal content was stored before, nothing is written'}; {note}",
+    )
+
+
+def _objection(run: Run) -> str:
+    """Say why the run is not blessed; ``""`` if it is."""
+    record = run.layout.record
+    if not record.gates.exists():
+        return f"{run.folder}: not checked yet; run `nightrec check --date {run.date}` first"
+    try:
+        report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{record.gates}: expected the gates' verdict ({error!r}); run `nightrec check`") from error
+    if report.run_key != run.run_key or report.judged != judged_digest(run):
+        return f"{record.gates}: judges other content than the run has now; run `nightrec check` again"
+    if report.failed:
+        return f"{run.date}: refused by the gates {', '.join(verdict.name for verdict in report.failed)}"
+    return ""
+
+
+def _manifest(run: Run, root: Path, channel: str) -> Manifest:
+    files = {name: ContentFile.of(read_sidecar(path)) for name, path in sorted(content_files(run).items())}
+    ids = ("model_id", "bundle_id")
+    bundles = {role: {name: said[name] for name in ids} for role, said in sorted(run.bundles.items())}
+    earlier = earlier_release(root, run.date, channel)
+    manifest = Manifest(run.date, run.run_key, bundles, earlier.version if earlier else None, files)
+    if not manifest.rows(ReleaseLayout(run.folder).scores.name):
+        raise RefusedError(f"{run.folder}: no user has a recommendation; zero rows are never published")
+    return manifest
+
+
+def _may_move(pointer: Pointer | None, manifest: Manifest, channel: str, supersede: str | None) -> tuple[bool, str]:
+    """Say whether the pointer moves to a release, and why or why not."""
+    if pointer is None:
+        return True, f"{channel} names it, the first"
+    if pointer.version == manifest.version:
+        return False, f"{channel} names it already"
+    if pointer.hold:
+        held = f"{channel} is held at {pointer.version} by {pointer.hold.who} ({pointer.hold.why})"
+        return False, f"{held} until `nightrec releases resume`"
+    if pointer.date > manifest.date:
+        return False, f"{channel} stays at {pointer.version}, which is of a later date"
+    if pointer.date < manifest.date:
+        return True, f"{channel} names it, after {pointer.version}"
+    if supersede is None:
+        raise RefusedError(
+            f"{channel} names {pointer.version}, other content of {manifest.date} than {manifest.version}; "
+            "to replace it, give --supersede REASON"
+        )
+    return True, f"{channel} names it, in place of {pointer.version}"
+
+
+def _store(run: Run, manifest: Manifest, layout: ReleaseLayout, overrides: list[dict[str, Any]]) -> None:
+    with staged_folder(layout.folder) as folder:
+        staged = ReleaseLayout(folder)
+        for name, path in content_files(run).items():
+            _copy(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
+        _store_record(run.layout.record, staged.record, overrides)
+        manifest.write(staged.manifest)
+
+
+def _store_record(of_run: RecordLayout, staged: RecordLayout, overrides: list[dict[str, Any]]) -> None:
+    """Take over what was recorded of the run, and the reasons that were given now."""
+    listed = read_record(of_run) if of_run.contents.exists() else {}
+    for name, file in listed.items():
+        _copy(of_run.folder / name, staged.folder / name, file.size, file.sha256)
+    documents = {staged.overrides: {"format": 1, "overrides": overrides}} if overrides else {}
+    write_record(staged, documents, listed=listed)
+
+
+def _copy(source: Path, target: Path, size: int, sha256: str) -> None:
+    """Copy a file, and compare what is copied with what was recorded when it was written."""
+    if not source.is_file():
+        raise CorruptError(f"{source}: expected {size} bytes, but the file is missing")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, copied = hashlib.sha256(), 0
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while chunk := reading.read(_CHUNK):
+            digest.update(chunk)
+            copied += len(chunk)
+            writing.write(chunk)
+    if copied != size or digest.hexdigest() != sha256:
+        raise CorruptError(
+            f"{source}: expected {size} bytes with sha256 {sha256}, found {copied} with {digest.hexdigest()}; "
+            "its bytes were changed after it was written: remove it and run its step again"
+        )

@@ -1,0 +1,127 @@
+"""Reading a release as its users do: the recommendations of one user."""
+
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artifacts.errors import CorruptError, UsageError
+from artifacts.release import verify_content_file
+from artifacts.tables import opening_arrow
+from release.pointer import LATEST, Release, find_release
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendations:
+    """What a release recommends to one user.
+
+    Attributes:
+        version: The release.
+        date: Its data date.
+        user: The user's id, of the type that the release has.
+        rows: As in the score tables, ascending by rank.
+    """
+
+    version: str
+    date: str
+    user: int | str
+    rows: pa.Table
+
+
+def recommendations(root: Path, user: str, *, version: str | None = None, channel: str = LATEST) -> Recommendations:
+    """Find what is recommended to *user*, by looking into few record batches of each shard.
+
+    The shard that holds the user is verified before its rows are given; before a user is said to be unknown, all are.
+
+    Args:
+        root: The surface's root.
+        user: The id as text.
+        version: A release; the one that *channel* names if None.
+        channel: Which pointer to follow.
+
+    Raises:
+        UsageError: If the release does not know the user (the message names the nearest ids), or there is no release.
+        CorruptError: If the release is changed.
+    """
+    release = find_release(root, version, channel)
+    shards = _score_shards(release)
+    with opening_arrow(shards[0]) as reader:
+        wanted = _typed(user, reader.schema.field("user_id").type)
+    near: list[int | str] = []
+    for path in shards:
+        if _rows_of(path, wanted, near).num_rows:
+            rows = _rows_of(_verified(release, path), wanted, near)
+            return Recommendations(release.version, release.manifest.date, wanted.as_py(), rows)
+    for path in shards:
+        _verified(release, path)
+    hint = f"; the nearest are {', '.join(map(str, _nearest(near, wanted.as_py())))}" if near else ""
+    raise UsageError(f"user {user}: release {release.version} has no recommendations for this id{hint}")
+
+
+def _score_shards(release: Release) -> list[Path]:
+    folder = release.layout.scores
+    paths = [release.layout.folder / name for name in sorted(release.manifest.files)]
+    shards = [path for path in paths if path.parent == folder]
+    if not shards:
+        raise CorruptError(f"{release.layout.manifest}: expected at least one file of {folder.name}, found none")
+    return shards
+
+
+def _verified(release: Release, path: Path) -> Path:
+    name = path.relative_to(release.layout.folder).as_posix()
+    return verify_content_file(release.layout, release.manifest, name)
+
+
+def _typed(user: str, kind: pa.DataType) -> pa.Scalar:
+    if pa.types.is_string(kind):
+        return pa.scalar(user, kind)
+    try:
+        return pa.scalar(int(user), kind)
+    except (ValueError, OverflowError, pa.ArrowInvalid) as error:
+        raise UsageError(f"user {user!r}: the ids of this release are {kind}, expected such a number") from error
+
+
+def _rows_of(path: Path, user: pa.Scalar, near: list[int | str]) -> pa.Table:
+    """Give the rows of *user*; ids beside where it would stand are added to *near*."""
+    with opening_arrow(path) as reader:
+        low, high = 0, reader.num_record_batches
+        while low < high:  # the first batch whose last id is not below the user's
+            middle = (low + high) // 2
+            if _below(reader.get_batch(middle)["user_id"], -1, user):
+                low = middle + 1
+            else:
+                high = middle
+        found = []
+        last = reader.num_record_batches - 1
+        for number in range(max(0, min(low, last)), last + 1):  # past the end, the last one has the nearest ids
+            batch = reader.get_batch(number)
+            ids = batch["user_id"]
+            _note_neighbours(ids, user, near)
+            found.append(batch.filter(pc.equal(ids, user)))
+            if ids[-1] != user:
+                break
+        return pa.Table.from_batches(found, reader.schema)
+
+
+def _below(ids: pa.Array, place: int, user: pa.Scalar) -> bool:
+    return bool(pc.less(ids[place], user).as_py())
+
+
+def _note_neighbours(ids: pa.Array, user: pa.Scalar, near: list[int | str]) -> None:
+    start = pc.sum(pc.less(ids, user)).as_py() or 0
+    beside = pc.unique(ids.slice(max(0, start - 1), 2)).to_pylist()
+    near.extend(beside)
+
+
+def _nearest(near: list[int | str], wanted: int | str) -> list[int | str]:
+    """Choose three ids by distance for numbers, by common beginning for text."""
+
+    def distance(candidate: int | str) -> tuple[int, int | str]:
+        if isinstance(candidate, int) and isinstance(wanted, int):
+            return abs(candidate - wanted), candidate
+        alike = (a == b for a, b in zip(str(candidate), str(wanted), strict=False))
+        return -sum(1 for _ in takewhile(bool, alike)), candidate
+
+    return sorted(set(near), key=distance)[:3]

@@ -1,0 +1,169 @@
+"""A small night made by hand: every table of a run, as the steps would leave it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from artifacts import schemas
+from artifacts.layout import RootLayout
+from artifacts.run import Run, run_key_of
+from artifacts.store import write_json
+from artifacts.tables import finish_file, writing_table
+
+WIDTH = 4
+PER_USER = 10
+
+
+@dataclass
+class Night:
+    """What a test may change before the tables are written; user ``u`` is in shard ``u % shards``.
+
+    Attributes:
+        date: The data date.
+        users: Their ids, ascending.
+        items: Their ids, ascending.
+        shards: Shards of users.
+        shift: Moves everybody's list along the catalogue.
+        model: Seed of the model's id.
+        scores: Changes the rows of a shard's score table.
+        histories: Changes the rows of a shard's histories.
+        vectors: Changes the item vectors.
+        interests: Changes a shard's interest table.
+        parameters: Changes ``index.json``.
+        user_type: Type of user ids.
+        cold: Users without a history.
+        eligible: Whether each item may be recommended.
+    """
+
+    date: str = "2026-03-01"
+    users: list[Any] = field(default_factory=lambda: list(range(100, 160)))
+    items: list[int] = field(default_factory=lambda: list(range(1000, 1040)))
+    shards: int = 2
+    shift: int = 0
+    model: str = "1"
+    scores: Callable[[pa.Table], pa.Table] = lambda table: table
+    histories: Callable[[pa.Table], pa.Table] = lambda table: table
+    vectors: Callable[[np.ndarray], np.ndarray] = lambda vectors: vectors
+    interests: Callable[[pa.Table], pa.Table] = lambda table: table
+    parameters: dict[str, Any] = field(default_factory=dict)
+    user_type: str = "int64"
+    cold: tuple[Any, ...] = ()
+    eligible: Callable[[int], bool] = lambda item: True
+    trained_through: str = "2026-02-20"
+
+
+def make_run(root: Path, night: Night) -> Run:
+    """Write all tables of *night* under *root*."""
+    bundles = {
+        role: {
+            "model_id": night.model * 64,
+            "bundle_id": role[0] * 64,
+            "trained_through": night.trained_through,
+        }
+        for role in ("item", "user", "ranker")
+    }
+    semantic = {"shift": night.shift, "shards": night.shards}
+    key = run_key_of(f"{night.date}{night.users}", bundles, semantic, {})
+    folder = RootLayout(root).run(night.date, key).folder
+    run = Run(
+        folder=folder,
+        run_key=key,
+        date=night.date,
+        now=0,
+        inputs="0" * 64,
+        user_id=night.user_type,
+        item_id="int64",
+        shards=night.shards,
+        item_shards=1,
+        bundles=bundles,
+        semantic=semantic,
+        profile={},
+        counts={"interactions_read": 12, "interactions_kept": 10, "interactions_dropped_future": 2},
+    )
+    _catalogue_and_index(run, night)
+    for shard in range(night.shards):
+        users = [u for place, u in enumerate(night.users) if place % night.shards == shard]
+        _shard(run, night, shard, users)
+    write_json(run.layout.run, run.document())
+    return run
+
+
+def _write(run: Run, path: Path, schema: pa.Schema, table: pa.Table) -> None:
+    with writing_table(path, schema, metadata=run.metadata(), inputs="i") as writer:
+        writer.write(table.cast(schema))
+
+
+def _catalogue_and_index(run: Run, night: Night) -> None:
+    layout, count = run.layout, len(night.items)
+    ids = pa.array(night.items, pa.int64())
+    schema = schemas.catalogue(pa.int64(), ["item_id"])
+    eligible = [night.eligible(item) for item in night.items]
+    columns = [ids, pa.array(range(2, count + 2), pa.int32()), eligible, [True] * count, pa.nulls(count, pa.string())]
+    _write(run, layout.catalogue, schema, pa.table(columns, schema=schema))
+
+    vectors = night.vectors(np.random.default_rng(1).normal(size=(count, WIDTH)).astype(np.float32))
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schemas.vector_of(WIDTH))
+    schema = schemas.items(pa.int64(), WIDTH)
+    _write(run, layout.items(0, 1), schema, pa.table([ids, flat], schema=schema))
+
+    schema = schemas.index_items(pa.int64())
+    indexed = [place for place, ok in enumerate(eligible) if ok]
+    columns = [ids.take(pa.array(indexed, pa.int64())), pa.array(indexed, pa.int32())]
+    _write(run, layout.index.items, schema, pa.table(columns, schema=schema))
+    layout.index.ivf.write_bytes(b"an index")
+    finish_file(layout.index.ivf, inputs="i")
+    parameters = {"recall": 0.99, "imbalance": 1.0, "excluded": {"ineligible": count - len(indexed)}}
+    write_json(layout.index.parameters, {**parameters, **night.parameters})
+    finish_file(layout.index.parameters, inputs="i")
+
+
+def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:
+    layout, shards, kind = run.layout, night.shards, run.user_type
+    ids = pa.array(users, kind)
+    warm = [user not in night.cold for user in users]
+    lists = [[2, 3, 4] if ok else [] for ok in warm]
+    schema = schemas.histories(kind, ["item_id"], [])
+    lengths = pa.array([len(one) for one in lists], pa.int32())
+    columns = [ids, pa.array(lists, schema.field(1).type), pa.array(lists, schema.field(2).type), lengths]
+    table = night.histories(pa.table(columns, schema=schema))
+    _write(run, layout.histories(shard, shards), schema, table)
+
+    schema = schemas.interests(kind, WIDTH)
+    vectors = pa.array([[[1.0] * WIDTH] * 2 if ok else [] for ok in warm], schema.field(1).type)
+    columns = [ids, vectors, lengths, [not ok for ok in warm]]
+    table = night.interests(pa.table(columns, schema=schema))
+    _write(run, layout.interests(shard, shards), schema, table)
+    _write(
+        run, layout.scores(shard, shards), schemas.scores(kind, pa.int64()), night.scores(_scores(night, users, kind))
+    )
+
+
+def _scores(night: Night, users: list[Any], kind: pa.DataType) -> pa.Table:
+    """Give each user ten items in a row of the catalogue, whose place depends on the user and on ``shift``."""
+    allowed = [item for item in night.items if night.eligible(item)]
+    rows = []
+    for user in users:
+        start = (night.users.index(user) if kind == pa.string() else int(user)) + night.shift
+        for rank in range(min(PER_USER, len(allowed))):
+            ranked = user not in night.cold
+            score = 1 / (1 + rank) if ranked else None
+            item = allowed[(start + rank) % len(allowed)]
+            rows.append((user, item, rank + 1, 0 if ranked else 1, score, score, 0 if ranked else None))
+    schema = schemas.scores(kind, pa.int64())
+    columns = [pa.array(column, f.type) for column, f in zip(zip(*rows, strict=True), schema, strict=True)]
+    return pa.table(columns if rows else [pa.array([], f.type) for f in schema], schema=schema)
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Callable[..., Run]:
+    """Make runs under one root: ``night(date=..., shift=...)``."""
+
+    def make(**changes: Any) -> Run:
+        return make_run(tmp_path, Night(**changes))
+
+    return make

@@ -1,0 +1,347 @@
+"""The gates over whole runs: an ordinary night passes, and each fault is refused by the gate that names it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from artifacts.errors import CorruptError, RefusedError, StaleRunError
+from artifacts.layout import sidecar_of
+from artifacts.release import record_problems
+from artifacts.run import Run
+from release.check import check
+from release.gates import GATES, GateReport, State, configured_gates
+from release.publish import publish
+
+Make = Callable[..., Run]
+
+
+def root_of(run: Run):
+    return run.folder.parents[2]
+
+
+def states(report: GateReport) -> dict[str, State]:
+    return {verdict.name: verdict.state for verdict in report.verdicts}
+
+
+def refused(run: Run) -> dict[str, Any]:
+    """Check *run*, which must be refused, and give the failed verdicts by name."""
+    with pytest.raises(RefusedError) as error:
+        check(run, root_of(run), threads=1)
+    document = json.loads(run.layout.record.gates.read_text())
+    failed = {v["name"]: v for v in document["verdicts"] if v["state"] == "fail"}
+    lines = str(error.value).splitlines()[1:]
+    assert [line.strip().split(":")[0] for line in lines] == list(failed)
+    assert document["passed"] is False
+    return failed
+
+
+def test_ordinary_first_night_passes(night: Make) -> None:
+    """A first night passes, and what cannot be compared says why it is not."""
+    run = night()
+    report = check(run, root_of(run), threads=1)
+    found = states(report)
+    assert report.passed
+    assert not report.warned
+    assert {name for name, state in found.items() if state is State.SKIP} == {
+        "users_lost",
+        "users_gained",
+        "items_lost",
+        "items_gained",
+        "cold_rise",
+        "score_psi",
+        "churn",
+    }
+    assert all("first night" in v.why for v in report.verdicts if v.state is State.SKIP)
+    assert len(found) == len(GATES)
+
+
+def test_verdict_is_kept_and_has_no_clock(night: Make) -> None:
+    """Checking twice writes the same record, listed with checksums that hold."""
+    run = night()
+    report = check(run, root_of(run), threads=1)
+    first = run.layout.record.gates.read_bytes()
+    check(run, root_of(run), threads=1)
+    assert run.layout.record.gates.read_bytes() == first
+    assert list(record_problems(run.layout.record)) == []
+    assert GateReport.from_document(json.loads(first)) == report
+
+
+def drop_first_user(table: pa.Table) -> pa.Table:
+    return table.filter(pc.not_equal(table["user_id"], table["user_id"][0]))
+
+
+def with_column(table: pa.Table, name: str, change: Callable[[np.ndarray], None]) -> pa.Table:
+    values = table[name].to_numpy().copy()
+    change(values)
+    return table.set_column(
+        table.column_names.index(name), table.schema.field(name), pa.array(values, table[name].type)
+    )
+
+
+def assign(place: int, value: Any) -> Callable[[np.ndarray], None]:
+    def change(values: np.ndarray) -> None:
+        values[place] = value
+
+    return change
+
+
+SCORE_FAULTS: dict[str, tuple[str, Callable[[pa.Table], pa.Table], float]] = {
+    "a user without rows": ("users_missing", drop_first_user, 2),
+    "a user nobody knows": ("users_unknown", lambda t: with_column(t, "user_id", assign(slice(-10, None), 9999)), 2),
+    "an item twice": ("items_repeated", lambda t: with_column(t, "item_id", lambda v: v.__setitem__(1, v[0])), 2),
+    "a rank left out": ("rows_unsorted", lambda t: with_column(t, "rank", assign(9, 11)), 2),
+    "a rank from 0": ("rows_unsorted", lambda t: with_column(t, "rank", lambda v: v.__isub__(1)), 600),
+    "users swapped": ("rows_unsorted", lambda t: pa.concat_tables([t.slice(10, 10), t.slice(0, 10), t.slice(20)]), 2),
+    "a user in two places": ("rows_unsorted", lambda t: pa.concat_tables([t.slice(5), t.slice(0, 5)]), 12),
+    "a NaN score": ("not_finite", lambda t: with_column(t, "score", assign(3, np.nan)), 2),
+    "an infinite retrieval score": ("not_finite", lambda t: with_column(t, "retrieval_score", assign(3, np.inf)), 2),
+    "an item of another shop": ("items_foreign", lambda t: with_column(t, "item_id", assign(4, 77)), 2),
+    "no rows": ("rows", lambda t: t.slice(0, 0), 0),
+}
+
+
+@pytest.mark.parametrize("fault", SCORE_FAULTS)
+def test_fault_in_scores_is_refused_by_its_gate(night: Make, fault: str) -> None:
+    """Each fault of the score tables, made once in each of two shards, is counted by the gate that names it."""
+    gate, change, count = SCORE_FAULTS[fault]
+    failed = refused(night(scores=change))
+    assert failed[gate]["value"] == count
+    assert failed[gate]["why"]
+
+
+def test_missing_score_of_a_ranked_row_is_refused(night: Make) -> None:
+    """A ranked row without a score counts as not finite; a fallback row needs none."""
+
+    def forget(table: pa.Table) -> pa.Table:
+        scores = pc.if_else(pc.equal(table["rank"], 2), pa.scalar(None, pa.float32()), table["score"])
+        return table.set_column(4, table.schema.field("score"), scores)
+
+    assert refused(night(scores=forget))["not_finite"]["value"] == 60
+    run = night(cold=(100, 101), date="2026-03-02")
+    assert check(run, root_of(run), threads=1).figures["rows_fallback"] == 20
+
+
+def test_ineligible_item_is_refused(night: Make) -> None:
+    """A recommended item that may not be recommended is counted, whoever it was given to."""
+    run = night(
+        eligible=lambda item: item != 1005,
+        scores=lambda t: with_column(t, "item_id", assign(0, 1005)),
+    )
+    assert refused(run)["items_foreign"]["value"] == 2
+
+
+def test_user_in_two_shards_is_refused(night: Make) -> None:
+    """A user whose histories lie in two shards is counted."""
+
+    def same_first(table: pa.Table) -> pa.Table:
+        return with_column(table, "user_id", assign(0, 1))
+
+    failed = refused(
+        night(
+            histories=same_first,
+            interests=same_first,
+            scores=lambda t: with_column(t, "user_id", assign(slice(0, 10), 1)),
+        )
+    )
+    assert list(failed) == ["users_repeated"]
+    assert failed["users_repeated"]["value"] == 1
+
+
+def test_lost_rows_are_refused(night: Make) -> None:
+    """Users who went into interests and did not come out, and items that no count explains, are unaccounted rows."""
+    assert refused(night(interests=lambda t: t.slice(1)))["rows_unaccounted"]["value"] == 2
+    run = night(parameters={"excluded": {"zero": 3}}, date="2026-03-02")
+    assert refused(run)["rows_unaccounted"]["value"] == 3
+
+
+def test_bad_vectors_are_refused(night: Make) -> None:
+    """Zero and NaN item vectors, and NaN or zero interest vectors, are shares with gates of their own."""
+
+    def spoil(vectors: np.ndarray) -> np.ndarray:
+        vectors[0] = 0
+        vectors[1, 2] = np.nan
+        return vectors
+
+    assert refused(night(vectors=spoil))["items_unusable"]["value"] == pytest.approx(2 / 40)
+
+    def zero(table: pa.Table) -> pa.Table:
+        kind = table.schema.field("vectors").type
+        rows = table["vectors"].to_pylist()
+        rows[0] = [[0.0] * 4, [np.nan, 0, 0, 0]]
+        return table.set_column(1, table.schema.field("vectors"), pa.array(rows, kind))
+
+    failed = refused(night(interests=zero, date="2026-03-02"))
+    assert failed["interests_zero"]["value"] == pytest.approx(2 / 120)
+    assert failed["not_finite"]["value"] == 2
+
+
+def test_unknown_ids_and_recall_are_judged(night: Make) -> None:
+    """Histories full of unknown ids, and an index that finds too little, are refused."""
+
+    def forget(table: pa.Table) -> pa.Table:
+        lists = pa.array([[1, 1, 5]] * table.num_rows, table.schema.field("history_item_id").type)
+        return table.set_column(1, table.schema.field("history_item_id"), lists)
+
+    failed = refused(night(histories=forget, parameters={"recall": 0.5}))
+    assert failed["unknown_share"]["value"] == pytest.approx(2 / 3)
+    assert failed["recall"]["value"] == 0.5
+    assert failed["recall"]["bound"] == 0.9
+
+
+def test_index_without_recall_is_an_error(night: Make) -> None:
+    """A figure that is missing is never passed by in silence."""
+    run = night(parameters={"recall": None})
+    with pytest.raises(CorruptError, match="recall"):
+        check(run, root_of(run), threads=1)
+
+
+def test_collapsed_recommendations_are_refused(night: Make) -> None:
+    """One list for everybody fails coverage when the bound asks for more than it covers."""
+    run = night(
+        shift=0,
+        scores=lambda t: with_column(
+            t, "item_id", lambda v: v.__setitem__(slice(None), np.tile(np.arange(1000, 1010), len(v) // 10))
+        ),
+    )
+    report = check(run, root_of(run), threads=1)
+    values = {v.name: v.value for v in report.verdicts}
+    assert values["coverage"] == pytest.approx(10 / 40)
+    assert values["exposure_top"] == pytest.approx(1 / 10)
+    with pytest.raises(RefusedError, match=r"coverage: 0\.25, expected at least 0\.5"):
+        check(run, root_of(run), gates=configured_gates({"coverage": 0.5}), threads=1)
+
+
+def test_old_model_warns_and_does_not_refuse(night: Make) -> None:
+    """The model's age is counted in days from its last training day to the data date; too old is a warning."""
+    run = night(trained_through="2025-03-01")
+    report = check(run, root_of(run), threads=1)
+    assert [(v.name, v.value) for v in report.warned] == [("model_age", 365)]
+    assert states(check(night(trained_through=""), root_of(run), threads=1))["model_age"] is State.SKIP
+
+
+def released(night: Make, **changes: Any):
+    run = night(**changes)
+    check(run, root_of(run), threads=1)
+    return publish(run, root_of(run))
+
+
+def test_second_night_is_compared_with_the_first(night: Make) -> None:
+    """A night much like the last one passes, and every comparison has its number worked out by hand."""
+    first = released(night)
+    run = night(date="2026-03-02", shift=1, users=list(range(100, 157)))
+    report = check(run, root_of(run), threads=1)
+    values = {v.name: v.value for v in report.verdicts}
+    assert report.earlier == first.version
+    assert values["churn"] == pytest.approx(0.1)  # each list moved on by one of ten
+    assert values["users_lost"] == pytest.approx(3 / 60)
+    assert values["users_gained"] == 0
+    assert values["cold_rise"] == 0
+    assert states(report)["score_psi"] is State.SKIP  # 600 rows say too little
+
+
+def test_other_shard_count_gives_the_same_churn(night: Make) -> None:
+    """Churn does not depend on how the users are cut into shards."""
+    released(night)
+    run = night(date="2026-03-02", shift=3, shards=3)
+    values = {v.name: v.value for v in check(run, root_of(run), threads=1).verdicts}
+    assert values["churn"] == pytest.approx(0.3)
+
+
+def test_shifted_night_is_refused_with_number_bound_and_remedy(night: Make) -> None:
+    """A night whose lists all changed and whose users halved is refused, one line for each gate."""
+    first = released(night)
+    run = night(date="2026-03-02", shift=20, users=list(range(100, 130)))
+    with pytest.raises(RefusedError) as error:
+        check(run, root_of(run), threads=1)
+    text = str(error.value)
+    assert f"users_lost: 0.5, expected at most 0.2 against {first.version}" in text
+    assert f"churn: 1, expected at most 0.8 against {first.version}" in text
+    assert error.value.exit_code == 3
+
+
+def test_many_rows_have_their_score_distribution_compared(night: Make) -> None:
+    """With enough rows, scores that moved are refused by the stability index, and equal ones give zero."""
+    many = list(range(100, 300))
+    released(night, users=many)
+    same = night(date="2026-03-02", users=many, shift=1)
+    values = {v.name: v.value for v in check(same, root_of(same), threads=1).verdicts}
+    assert values["score_psi"] == 0
+    constant = night(date="2026-03-03", users=many, scores=lambda t: with_column(t, "score", assign(slice(None), 0.5)))
+    assert list(refused(constant)) == ["score_psi"]
+
+
+def test_model_change_is_a_declared_reason(night: Make) -> None:
+    """With another model, churn and score shift do not apply and say so; counts still do."""
+    released(night)
+    run = night(date="2026-03-02", shift=20, model="2")
+    report = check(run, root_of(run), threads=1)
+    skipped = {v.name: v.why for v in report.verdicts if v.state is State.SKIP}
+    assert set(skipped) == {"score_psi", "churn"}
+    assert all("another model" in why for why in skipped.values())
+
+
+def test_same_date_is_never_the_yardstick(night: Make) -> None:
+    """A night is compared with an earlier date, not with what was published of its own date."""
+    first = released(night)
+    released(night, date="2026-03-02", shift=1)
+    again = night(date="2026-03-02", shift=2)
+    assert check(again, root_of(again), threads=1).earlier == first.version
+
+
+def test_unfinished_run_is_not_judged(night: Make) -> None:
+    """A run that lacks a shard says which file, and writes no verdict."""
+    run = night()
+    sidecar_of(run.layout.scores(1, 2)).unlink()
+    with pytest.raises(StaleRunError, match="00001-of-00002"):
+        check(run, root_of(run), threads=1)
+    assert not run.layout.record.gates.exists()
+
+
+@pytest.mark.parametrize("of", ["scores", "interests", "histories"])
+def test_changed_byte_of_the_run_is_found_before_it_is_judged(night: Make, of: str) -> None:
+    """A flipped byte of a table that is read is an error that names the file."""
+    run = night()
+    path = getattr(run.layout, of)(0, 2)
+    flip(path)
+    with pytest.raises(CorruptError, match=of):
+        check(run, root_of(run), threads=1)
+
+
+def flip(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_changed_byte_of_the_earlier_release_is_found(night: Make) -> None:
+    """What a night is compared with is verified too."""
+    first = released(night)
+    flip(first.folder / "scores" / "00001-of-00002.arrow")
+    run = night(date="2026-03-02")
+    with pytest.raises(CorruptError, match="00001-of-00002"):
+        check(run, root_of(run), threads=1)
+
+
+def test_string_and_unsigned_ids_are_compared_alike(night: Make) -> None:
+    """String ids in byte order and unsigned ids beyond int64 pass the same gates."""
+    names = sorted((f"ü{n:03d}" if n % 2 else f"z{n:03d}" for n in range(40)), key=str.encode)
+    run = night(users=names, user_type="string")
+    assert check(run, root_of(run), threads=1).passed
+    big = list(range(2**63 - 10, 2**63 + 30))
+    run = night(users=big, user_type="uint64", date="2026-03-02")
+    assert check(run, root_of(run), threads=1).figures["users"] == 40
+
+
+def test_users_across_record_batches_are_counted_once(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whose rows lie in two record batches is one user, with ranks and items looked at together."""
+    monkeypatch.setattr("artifacts.tables.BATCH_ROWS", 7)
+    run = night()
+    report = check(run, root_of(run), threads=1)
+    assert report.figures["users"] == 60
+    bad = night(date="2026-03-02", scores=lambda t: with_column(t, "item_id", lambda v: v.__setitem__(9, v[0])))
+    assert refused(bad)["items_repeated"]["value"] == 2

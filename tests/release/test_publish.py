@@ -1,0 +1,455 @@
+"""Publishing: a release is whole or absent, says what it holds, and moves LATEST only when it may."""
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.digest import file_digest
+from artifacts.errors import ConflictError, CorruptError, RefusedError, StaleRunError, UsageError
+from artifacts.layout import RootLayout, sidecar_of
+from artifacts.release import Manifest, record_problems, verify_release
+from artifacts.run import Run
+from artifacts.store import STAGING_PREFIX
+from artifacts.tables import finish_file
+from release.check import check
+from release.pointer import earlier_release, follow, move_pointer, point_at, read_pointer, versions
+from release.publish import Published, publish
+from release.releases import resume, rollback
+
+Make = Callable[..., Run]
+
+
+def root_of(run: Run) -> Path:
+    return run.folder.parents[2]
+
+
+def flip(path: Path, place: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[place if place >= 0 else len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def released(night: Make) -> Callable[..., Published]:
+    """Make, check and publish a night."""
+
+    def make(*, supersede: str | None = None, **changes: Any) -> Published:
+        run = night(**changes)
+        check(run, root_of(run), threads=1)
+        return publish(run, root_of(run), supersede=supersede)
+
+    return make
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Read everything under *folder*."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_release_holds_the_run_without_prepare(night: Make) -> None:
+    """The content is the run's files byte for byte, named in the manifest with size, sha256 and rows."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    published = publish(run, root_of(run))
+    assert (published.stored, published.moved, published.sequence) == (True, True, 1)
+    manifest = verify_release(published.folder)
+    content = {name: data for name, data in tree(published.folder).items() if not name.startswith("record/")}
+    del content["manifest.json"]
+    assert (
+        set(content)
+        == set(manifest.files)
+        == {
+            "items/00000-of-00001.arrow",
+            *(f"{kind}/{shard:05d}-of-00002.arrow" for kind in ("interests", "scores") for shard in (0, 1)),
+            "index/ivf.faiss",
+            "index/items.arrow",
+            "index/index.json",
+        }
+    )
+    for name, data in content.items():
+        assert data == (run.folder / name).read_bytes()
+        assert manifest.files[name].size == len(data)
+        assert manifest.files[name].sha256 == file_digest(run.folder / name)
+    assert manifest.rows("scores") == 600
+    assert manifest.parent is None
+    assert published.version == f"2026-03-01-{manifest.content_digest[:12]}"
+    assert set(tree(published.folder / "record")) == {"gates.json", "record.json"}
+
+
+def test_latest_names_version_and_manifest(released: Callable[..., Published], tmp_path: Path) -> None:
+    """LATEST holds exactly version, digest of the manifest, sequence and date, and leads to the release."""
+    published = released()
+    assert json.loads((tmp_path / "LATEST").read_text()) == {
+        "format": 1,
+        "version": published.version,
+        "manifest_sha256": file_digest(published.folder / "manifest.json"),
+        "sequence": 1,
+        "date": "2026-03-01",
+    }
+    assert follow(tmp_path).version == published.version
+
+
+def test_same_night_in_another_root_gives_the_same_bytes(night: Make, tmp_path: Path) -> None:
+    """Content, manifest and LATEST of equal nights are equal, wherever the root lies."""
+    run = night()
+    check(run, tmp_path, threads=1)
+    other = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "runs", other / "runs")
+    copy = Run.read(other / run.folder.relative_to(tmp_path))
+    one, two = publish(run, tmp_path), publish(copy, other)
+    assert tree(one.folder) == tree(two.folder)
+    assert (tmp_path / "LATEST").read_bytes() == (other / "LATEST").read_bytes()
+
+
+def test_equal_content_is_a_no_op_and_says_so(night: Make) -> None:
+    """Publishing twice changes no byte under the root and says that nothing was written."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    first = publish(run, root_of(run))
+    before = tree(root_of(run))
+    again = publish(run, root_of(run))
+    assert tree(root_of(run)) == before
+    assert (again.version, again.stored, again.moved, again.sequence) == (first.version, False, False, 1)
+    assert "nothing is written" in again.note
+    assert "names it already" in again.note
+
+
+def test_unchecked_run_is_refused(night: Make) -> None:
+    """Without a verdict nothing is published, and the message says how to get one."""
+    run = night()
+    with pytest.raises(RefusedError, match="run `nightrec check") as error:
+        publish(run, root_of(run))
+    assert error.value.exit_code == 3
+    assert not RootLayout(root_of(run)).releases.exists()
+
+
+def test_failed_run_needs_a_reason_that_is_recorded(night: Make) -> None:
+    """A refused night is published only with a reason, and the record holds the reason and what was overridden."""
+    run = night(parameters={"recall": 0.5})
+    with pytest.raises(RefusedError):
+        check(run, root_of(run), threads=1)
+    with pytest.raises(RefusedError, match="recall"):
+        publish(run, root_of(run))
+    with pytest.raises(RefusedError, match="expected a reason"):
+        publish(run, root_of(run), override=" ")
+    published = publish(run, root_of(run), override="sale starts today")
+    overrides = json.loads((published.folder / "record" / "overrides.json").read_text())["overrides"]
+    assert [(entry["reason"], "recall" in entry["found"]) for entry in overrides] == [("sale starts today", True)]
+    assert verify_release(published.folder)
+    pointer = read_pointer(root_of(run))
+    assert pointer
+    assert "sale starts today" in pointer.reason
+
+
+def test_reason_that_was_not_needed_is_not_recorded(night: Make) -> None:
+    """A blessed run overrides nothing, whatever reason is given."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    published = publish(run, root_of(run), override="just in case", supersede="just in case")
+    assert not (published.folder / "record" / "overrides.json").exists()
+
+
+def test_zero_rows_are_never_published(night: Make) -> None:
+    """No reason publishes an empty night."""
+    run = night(scores=lambda table: table.slice(0, 0))
+    with pytest.raises(RefusedError):
+        check(run, root_of(run), threads=1)
+    with pytest.raises(RefusedError, match="zero rows"):
+        publish(run, root_of(run), override="I insist")
+
+
+def test_verdict_about_other_content_does_not_bless(night: Make) -> None:
+    """A file that was written anew after the check makes the verdict void."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    run.layout.index.ivf.write_bytes(b"another index")
+    finish_file(run.layout.index.ivf, inputs="i")
+    with pytest.raises(RefusedError, match="judges other content"):
+        publish(run, root_of(run))
+
+
+def test_changed_verdict_is_found(night: Make) -> None:
+    """A verdict that was edited by hand is no verdict."""
+    run = night(parameters={"recall": 0.5})
+    with pytest.raises(RefusedError):
+        check(run, root_of(run), threads=1)
+    gates = run.layout.record.gates
+    gates.write_text(gates.read_text().replace('"fail"', '"warn"'))
+    with pytest.raises(CorruptError, match=r"gates\.json"):
+        publish(run, root_of(run))
+    with pytest.raises(RefusedError):
+        check(run, root_of(run), threads=1)  # a new check mends the record
+    assert list(record_problems(run.layout.record)) == []
+
+
+@pytest.mark.parametrize("name", ["scores/00001-of-00002.arrow", "index/ivf.faiss", "items/00000-of-00001.arrow"])
+def test_changed_byte_is_found_while_copying(night: Make, name: str) -> None:
+    """The sidecar is the truth: a byte changed after the check is named, and no release, not even half, is left."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    flip(run.folder / name)
+    with pytest.raises(CorruptError, match=name):
+        publish(run, root_of(run))
+    assert versions(root_of(run)) == []
+    assert [p for p in RootLayout(root_of(run)).releases.iterdir() if p.name.startswith(STAGING_PREFIX)] == []
+    assert read_pointer(root_of(run)) is None
+
+
+def test_missing_file_and_missing_sidecar_are_told_apart(night: Make) -> None:
+    """A file that vanished is corruption; one without a sidecar was never finished."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    path = run.layout.scores(0, 2)
+    path.unlink()
+    with pytest.raises(CorruptError, match="missing"):
+        publish(run, root_of(run))
+    sidecar_of(path).unlink()
+    with pytest.raises(StaleRunError):
+        publish(run, root_of(run))
+
+
+def test_next_night_moves_forward_and_names_its_parent(released: Callable[..., Published], tmp_path: Path) -> None:
+    """LATEST moves to the next date, and the manifest names the version that readers had."""
+    first = released()
+    second = released(date="2026-03-02", shift=1)
+    assert second.sequence == 2
+    assert Manifest.read(second.folder / "manifest.json").parent == first.version
+    assert follow(tmp_path).version == second.version
+
+
+def test_older_date_is_stored_and_latest_stays(released: Callable[..., Published], tmp_path: Path) -> None:
+    """A backfilled day becomes a release, whatever the order, and LATEST stays on the newest date."""
+    newest = released(date="2026-03-05")
+    older = released(date="2026-03-03", shift=1)
+    assert (older.stored, older.moved) == (True, False)
+    assert "later date" in older.note
+    assert follow(tmp_path).version == newest.version
+    assert Manifest.read(older.folder / "manifest.json").parent is None
+
+
+def test_same_date_with_other_content_needs_a_reason(night: Make, released: Callable[..., Published]) -> None:
+    """Other content of a published date is refused without a reason; with one it replaces it, and that is recorded."""
+    before = released(date="2026-02-28")
+    first = released()
+    run = night(shift=1)
+    check(run, root_of(run), threads=1)
+    with pytest.raises(RefusedError, match="--supersede REASON"):
+        publish(run, root_of(run))
+    assert versions(root_of(run)) == [before.version, first.version]
+    second = publish(run, root_of(run), supersede="the catalogue was late")
+    assert second.moved
+    assert follow(root_of(run)).version == second.version
+    entry = json.loads((second.folder / "record" / "overrides.json").read_text())["overrides"][0]
+    assert (entry["found"], entry["reason"]) == (first.version, "the catalogue was late")
+    assert Manifest.read(second.folder / "manifest.json").parent == before.version
+    later = released(date="2026-03-02", shift=1)
+    assert Manifest.read(later.folder / "manifest.json").parent == second.version
+
+
+def test_rollback_holds_latest_until_resume(night: Make, released: Callable[..., Published], tmp_path: Path) -> None:
+    """Under a hold nights are stored and LATEST stays; after resume the next publish moves it."""
+    first, second = released(), released(date="2026-03-02", shift=1)
+    held = rollback(tmp_path, first.version, who="on call", why="empty lists in the app")
+    assert (held.version, held.sequence) == (first.version, 3)
+    assert held.hold
+    assert (held.hold.who, held.hold.why, held.hold.withdrawn) == ("on call", "empty lists in the app", second.version)
+    assert follow(tmp_path).version == first.version
+
+    run = night(date="2026-03-03", shift=2)
+    assert check(run, tmp_path, threads=1).earlier == first.version  # what was withdrawn is no yardstick
+    third = publish(run, tmp_path)
+    assert (third.stored, third.moved, third.held, third.sequence) == (True, False, True, 3)
+    assert "empty lists in the app" in third.note
+    assert follow(tmp_path).version == first.version
+
+    assert resume(tmp_path, who="on call", why="fixed").hold is None
+    assert follow(tmp_path).version == first.version
+    again = publish(run, tmp_path)
+    assert (again.stored, again.moved, again.sequence) == (False, True, 5)
+    assert follow(tmp_path).version == third.version
+    with pytest.raises(UsageError, match="not held"):
+        resume(tmp_path, who="on call")
+
+
+def test_rollback_goes_back_to_what_is_whole(released: Callable[..., Published], tmp_path: Path) -> None:
+    """A rollback to a broken, unknown or newer release, or without name and reason, changes nothing."""
+    first, second = released(), released(date="2026-03-02", shift=1)
+    before = (tmp_path / "LATEST").read_bytes()
+    with pytest.raises(UsageError, match=f"did you mean {first.version}"):
+        rollback(tmp_path, first.version[:-1] + "_", who="me", why="because")
+    with pytest.raises(UsageError, match="who asks"):
+        rollback(tmp_path, first.version, who="", why="because")
+    flip(first.folder / "index" / "ivf.faiss")
+    with pytest.raises(CorruptError, match=r"ivf\.faiss"):
+        rollback(tmp_path, first.version, who="me", why="because")
+    assert (tmp_path / "LATEST").read_bytes() == before
+    flip(first.folder / "index" / "ivf.faiss")
+    rollback(tmp_path, first.version, who="me", why="because")
+    with pytest.raises(RefusedError, match="goes back"):
+        rollback(tmp_path, second.version, who="me", why="because")
+
+
+def test_stored_release_is_verified_before_latest_names_it(night: Make, released: Callable[..., Published]) -> None:
+    """A release that rotted while it was only stored is not given to readers."""
+    released()
+    run = night(date="2026-03-02", shift=1)
+    root = root_of(run)
+    rollback(root, versions(root)[0], who="me", why="a drill")
+    check(run, root, threads=1)
+    stored = publish(run, root)
+    resume(root, who="me")
+    flip(stored.folder / "scores" / "00000-of-00002.arrow")
+    with pytest.raises(CorruptError, match="00000-of-00002"):
+        publish(run, root)
+    assert follow(root).version != stored.version
+
+
+def test_channels_are_pointers_of_their_own(night: Make, tmp_path: Path) -> None:
+    """Publishing to a channel stores the release once and leaves LATEST alone."""
+    run = night()
+    check(run, tmp_path, threads=1)
+    shadow = publish(run, tmp_path, channel="shadow")
+    assert follow(tmp_path, "shadow").version == shadow.version
+    assert read_pointer(tmp_path) is None
+    both = publish(run, tmp_path)
+    assert (both.stored, both.moved) == (False, True)
+    with pytest.raises(UsageError, match="channel"):
+        publish(run, tmp_path, channel="../LATEST")
+
+
+def test_lost_race_is_a_conflict(night: Make, released: Callable[..., Published], tmp_path: Path) -> None:
+    """Who read the pointer before it moved cannot move it: exit 4, and the winner stays."""
+    first = released()
+    stale = read_pointer(tmp_path)
+    second = released(date="2026-03-02", shift=1)
+    with pytest.raises(ConflictError) as error:
+        move_pointer(tmp_path, "LATEST", expected=stale, pointer=point_at(follow(tmp_path), stale))
+    assert error.value.exit_code == 4
+    with pytest.raises(ConflictError):
+        move_pointer(tmp_path, "LATEST", expected=None, pointer=point_at(follow(tmp_path), None))
+    assert follow(tmp_path).version == second.version != first.version
+
+
+def publish_at(barrier: Barrier, root: Path, folder: Path, reason: str, answers: Any) -> None:
+    """Publish in a process of its own, at the same moment as another."""
+    run = Run.read(folder)
+    barrier.wait()
+    try:
+        answers.put(("done", publish(run, root, supersede=reason).version))
+    except ConflictError:
+        answers.put(("conflict", ""))
+
+
+def test_two_publishers_at_once_leave_one_winner(night: Make, tmp_path: Path) -> None:
+    """Two processes that publish two contents of a date: every version is whole, LATEST is one who said it won."""
+    runs = [night(shift=shift) for shift in (0, 1)]
+    for run in runs:
+        check(run, tmp_path, threads=1)
+    spawn = multiprocessing.get_context("spawn")
+    barrier, answers = spawn.Barrier(2), spawn.Queue()
+    workers = [
+        spawn.Process(target=publish_at, args=(barrier, tmp_path, run.folder, "a race", answers)) for run in runs
+    ]
+    for worker in workers:
+        worker.start()
+    found = [answers.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    winners = [version for said, version in found if said == "done"]
+    pointer = read_pointer(tmp_path)
+    assert pointer
+    assert pointer.sequence == len(winners) >= 1
+    assert follow(tmp_path).version in winners
+    for version in versions(tmp_path):
+        verify_release(RootLayout(tmp_path).release(version).folder)
+
+
+def test_killed_publisher_leaves_no_release(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a publisher leaves that died before the rename is not a release, and the next one succeeds."""
+    run = night()
+    check(run, root_of(run), threads=1)
+    monkeypatch.setattr("artifacts.store.shutil.rmtree", lambda *_, **__: None)  # as if the process were gone
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Manifest, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(run, root_of(run))
+    assert list(RootLayout(root_of(run)).releases.iterdir())
+    assert versions(root_of(run)) == []
+    assert publish(run, root_of(run)).stored
+
+
+def test_interrupted_between_store_and_pointer_is_resumed(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher that died after the rename left a stored release; publishing again moves LATEST to it."""
+    run = night()
+    check(run, root_of(run), threads=1)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("release.publish.move_pointer", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(run, root_of(run))
+    assert read_pointer(root_of(run)) is None
+    again = publish(run, root_of(run))
+    assert (again.stored, again.moved) == (False, True)
+
+
+def test_follow_refuses_what_latest_did_not_name(released: Callable[..., Published], tmp_path: Path) -> None:
+    """A reader gets no release whose manifest is missing or differs from the one that LATEST names."""
+    with pytest.raises(UsageError, match="nothing is published"):
+        follow(tmp_path)
+    published = released()
+    manifest = published.folder / "manifest.json"
+    data = manifest.read_bytes()
+    manifest.write_bytes(data.replace(b'"parent": null', b'"parent":  null'))
+    with pytest.raises(CorruptError, match=r"manifest\.json"):
+        follow(tmp_path)
+    manifest.unlink()
+    with pytest.raises(CorruptError, match="missing"):
+        follow(tmp_path)
+
+
+def test_foreign_latest_is_an_error_that_names_it(released: Callable[..., Published], tmp_path: Path) -> None:
+    """Whatever stands in LATEST that is not ours, or leads out of the root, is an error of one line."""
+    released()
+    good = json.loads((tmp_path / "LATEST").read_text())
+    for bad in (
+        "",
+        "[]",
+        "{}",
+        json.dumps({**good, "version": "../.."}),
+        json.dumps({**good, "version": None}),
+        json.dumps({**good, "more": 1}),
+        json.dumps({**good, "date": "2026-03-09"}),
+        json.dumps({**good, "hold": {"who": "me"}}),
+        json.dumps({**good, "hold": 7}),
+    ):
+        (tmp_path / "LATEST").write_text(bad)
+        with pytest.raises(CorruptError, match="LATEST"):
+            follow(tmp_path)
+
+
+def test_earlier_release_follows_the_parents_among_equal_dates(
+    released: Callable[..., Published], tmp_path: Path
+) -> None:
+    """Of two releases of one date the one that was not superseded is the yardstick, for any later date."""
+    released(date="2026-03-01")
+    kept = released(date="2026-03-01", shift=1, supersede="better")
+    released(date="2026-03-02", shift=2)
+    for date in ("2026-03-02", "2026-03-03"):
+        found = earlier_release(tmp_path, date)
+        assert found
+        assert found.version == (kept.version if date == "2026-03-02" else follow(tmp_path).version)
+    assert earlier_release(tmp_path, "2026-03-01") is None
