@@ -1,0 +1,367 @@
+"""The step ``prepare``: raw tables become a run, whole or not at all, named by its content."""
+
+import datetime
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from artifacts import schemas
+from artifacts.bundle import Bundle, FeatureSpec, Role, read_bundle, require_one_model
+from artifacts.digest import document_digest
+from artifacts.errors import CorruptError, RefusedError, StaleRunError, UsageError
+from artifacts.layout import RootLayout, RunLayout
+from artifacts.run import Run, StepResult, run_key_of
+from artifacts.store import STAGING_PREFIX, exclusive, flush, read_json, write_json
+from artifacts.tables import read_sidecar, writing_table
+from batch.profile import resolve_profile
+from batch.shards import nothing
+from features.catalogue import encode_catalogue
+from features.day import data_day, require_day
+from features.histories import Cut, open_histories
+from features.inputs import Inputs, check_inputs, fingerprint_inputs
+from features.ordered import Engine
+from features.vocabulary import Vocabulary, load_vocabularies
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareRequest:
+    """What a night is asked to be prepared from.
+
+    Attributes:
+        date: The data date, ISO.
+        zone: The time zone in which it ends.
+        inputs: The raw tables.
+        bundles: Folders of the item and the user bundle, and of the ranker's if there is one.
+        semantic: The part of the config that the content depends on; it enters the run's key as it is.
+        shards: Into how many shards users are split.
+        item_shards: Into how many ranges the catalogue is split.
+        groups: Names of the columns that the shop's rules limit.
+        popular_days: Days up to the data date whose events make an item popular.
+        sample_users: Users of the fixed sample.
+        device: ``cpu``, ``gpu`` or ``auto``, for the profile.
+        batch_users: Rows of a batch of users, for the profile.
+        batch_items: Rows of a batch of items, for the profile.
+        faiss_threads: For the profile.
+        index_type: For the profile.
+        newest_within_seconds: How far before the day's end the newest event may lie; 0 asks nothing.
+        min_share_of_median: Least share of the same weekday's median of events; 0 asks nothing.
+        weeks: Weeks of that median.
+        threads: Threads of DuckDB; 0 takes all cores. No byte depends on it.
+        memory: What DuckDB may hold before it spills to disk, such as ``"4GB"``.
+        seen_future: Why a model may be used that was trained on days after the data date; ``""`` refuses it.
+    """
+
+    date: str
+    zone: str
+    inputs: Inputs
+    bundles: tuple[Path, ...]
+    semantic: Mapping[str, Any] = field(default_factory=dict)
+    shards: int = 1
+    item_shards: int = 1
+    groups: tuple[str, ...] = ()
+    popular_days: int = 30
+    sample_users: int = 4096
+    device: str = "cpu"
+    batch_users: int = 256
+    batch_items: int = 1024
+    faiss_threads: int = 2
+    index_type: str = "Flat"
+    newest_within_seconds: int = 86_400
+    min_share_of_median: float = 0.5
+    weeks: int = 4
+    threads: int = 0
+    memory: str = "4GB"
+    seen_future: str = ""
+
+
+def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], None] = nothing) -> tuple[Run, StepResult]:
+    """Make the run that *request* asks for, or find it.
+
+    One ``prepare`` of a date runs at a time; another waits for it. A killed one leaves only a staging folder, which
+    the next one of that date removes.
+
+    Args:
+        root: The surface's root.
+        request: What is asked.
+        advance: Told how many users were written, from time to time.
+
+    Returns:
+        The run, which is the date's current one from now on, and what was done: all shards count as skipped where
+        the run was there already.
+
+    Raises:
+        UsageError: If bundles don't belong together, or the request cannot be.
+        RefusedError: If a model was trained on days after the data date and no reason is given.
+        DeviceError: If the device is not there; before any data is read.
+        NotReadyError: If the day's input is not there yet.
+        InputError: If an input is wrong; the message names the file and the column.
+    """
+    bundles = _read_bundles(request)
+    semantic = _semantic(request, bundles)
+    profile = resolve_profile(
+        request.device,
+        batch_users=request.batch_users,
+        batch_items=request.batch_items,
+        faiss_threads=request.faiss_threads,
+        index_type=request.index_type,
+    )
+    layout = RootLayout(root)
+    with exclusive(layout.current_run(request.date).parent / ".prepare.lock"):
+        asked = _fingerprint(request, bundles, semantic, profile)
+        run = _find(layout, request.date, asked)
+        skipped = request.shards if run else 0
+        if run is None:
+            run = _make(layout, request, bundles, semantic, profile, advance)
+            write_json(layout.request(request.date, asked), {"run_key": run.run_key})
+        write_json(layout.current_run(request.date), {"run_key": run.run_key})
+    rows = 0 if skipped else run.counts["users"]
+    return run, StepResult("prepare", request.shards, skipped, rows, run.counts)
+
+
+def _make(
+    layout: RootLayout,
+    request: PrepareRequest,
+    bundles: Sequence[Bundle],
+    semantic: dict[str, Any],
+    profile: dict[str, Any],
+    advance: Callable[[int], None],
+) -> Run:
+    """Check the inputs, write all tables into a staging folder, name the run by them, and move it to its place."""
+    day = datetime.date.fromisoformat(request.date)
+    types = check_inputs(request.inputs)
+    require_day(
+        request.inputs,
+        day,
+        request.zone,
+        newest_within_seconds=request.newest_within_seconds,
+        min_share_of_median=request.min_share_of_median,
+        weeks=request.weeks,
+    )
+    parent = layout.current_run(request.date).parent
+    with _staging(parent) as staging:
+        folder = staging / "run"
+        counts = _write_tables(RunLayout(folder), request, bundles, staging / "scratch", advance)
+        inputs = _digest(RunLayout(folder), request.shards)
+        ids = _ids_of(bundles)
+        run_key = run_key_of(inputs, ids, semantic, profile)
+        run = Run(
+            folder=layout.run(request.date, run_key).folder,
+            run_key=run_key,
+            date=request.date,
+            now=data_day(day, request.zone)[1] // 1_000_000,
+            inputs=inputs,
+            user_id=str(types.user_id),
+            item_id=str(types.item_id),
+            shards=request.shards,
+            item_shards=request.item_shards,
+            bundles=ids,
+            semantic=semantic,
+            profile=profile,
+            counts={"hidden_files": types.hidden_files, **counts},
+        )
+        write_json(RunLayout(folder).run, run.document())
+        return _settle(folder, run)
+
+
+def _joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
+    """What the tables must hold so that every bundle is served: the longest history, every profile feature."""
+    specs = [bundle.spec for bundle in bundles if bundle.role is not Role.ITEM]
+    edges = [bundle.spec.gap_edges for bundle in bundles if bundle.role is Role.RANKER]
+    return FeatureSpec(
+        item_features=specs[0].item_features,
+        profile_features=tuple(dict.fromkeys(name for spec in specs for name in spec.profile_features)),
+        history_length=max(spec.history_length for spec in specs),
+        gap_edges=(edges or [specs[0].gap_edges])[0],
+    )
+
+
+def _vocabularies(bundles: Sequence[Bundle], spec: FeatureSpec) -> dict[str, Vocabulary]:
+    found: dict[str, Vocabulary] = {}
+    for bundle in bundles:
+        names = [name for name in bundle.spec.features if name in spec.features and name not in found]
+        found |= load_vocabularies(bundle.layout.vocabulary(names[0]).parent, names) if names else {}
+    return found
+
+
+def _write_tables(
+    layout: RunLayout,
+    request: PrepareRequest,
+    bundles: Sequence[Bundle],
+    scratch: Path,
+    advance: Callable[[int], None],
+) -> dict[str, int]:
+    """Write every prepared table; the same rows give the same bytes, whatever files they came from."""
+    spec = _joint_spec(bundles)
+    vocabularies = _vocabularies(bundles, spec)
+    said = {
+        "data_date": request.date,
+        "spec": document_digest(spec.document()),
+        **{f"vocabulary_{name}": _digest_of(bundles, name) for name in spec.features},
+    }
+    catalogue, counts = encode_catalogue(request.inputs, spec=spec, vocabularies=vocabularies, groups=request.groups)
+
+    def write(path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> None:
+        with writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
+            for batch in batches:
+                writer.write(batch)
+
+    write(layout.catalogue, [catalogue], catalogue.schema)
+    cut = Cut(
+        date=datetime.date.fromisoformat(request.date),
+        zone=request.zone,
+        shards=request.shards,
+        popular_days=request.popular_days,
+        sample_users=request.sample_users,
+    )
+    engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads)
+    with open_histories(
+        request.inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
+    ) as histories:
+        popular, sample = histories.popular(), histories.sample()
+        write(layout.popular, [popular], popular.schema)
+        write(layout.sample, [sample], sample.schema)
+        user_type = sample.schema.field("user_id").type
+        for shard in range(request.shards):
+            rows = _counted(histories.histories(shard), advance)
+            write(layout.histories(shard, request.shards), rows, sample.schema)
+            write(layout.seen(shard, request.shards), histories.seen(shard), schemas.seen(user_type))
+        return counts | histories.counts
+
+
+def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        advance(batch.num_rows)
+
+
+def _digest_of(bundles: Sequence[Bundle], feature: str) -> str:
+    return next(bundle.digest_of(feature) for bundle in bundles if feature in bundle.spec.features)
+
+
+def _digest(layout: RunLayout, shards: int) -> str:
+    """Digest the prepared tables by what their sidecars say."""
+    paths = _tables(layout, shards)
+    return document_digest({path.relative_to(layout.folder).as_posix(): read_sidecar(path).sha256 for path in paths})
+
+
+def _read_bundles(request: PrepareRequest) -> list[Bundle]:
+    bundles = [read_bundle(folder) for folder in request.bundles]
+    roles = sorted(str(bundle.role) for bundle in bundles)
+    if roles not in (["item", "user"], ["item", "ranker", "user"]):
+        raise UsageError(
+            f"bundles: expected an item, a user and at most one ranker bundle, found {', '.join(roles) or 'none'}"
+        )
+    require_one_model(bundles)
+    return bundles
+
+
+def _semantic(request: PrepareRequest, bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """What the content depends on; a model that has seen the future is refused, or its reason is on record here."""
+    try:
+        datetime.date.fromisoformat(request.date)
+    except ValueError:
+        raise UsageError(f"date: expected a day as YYYY-MM-DD, found {request.date!r}") from None
+    for name in ("shards", "item_shards", "popular_days", "sample_users"):
+        if getattr(request, name) < 1:
+            raise UsageError(f"{name}: expected at least 1, found {getattr(request, name)}")
+    semantic = {**request.semantic, "shards": request.shards, "item_shards": request.item_shards}
+    late = [bundle for bundle in bundles if bundle.trained_through > request.date]
+    if late and not request.seen_future:
+        raise RefusedError(
+            f"{late[0].role} bundle {late[0].folder} was trained through {late[0].trained_through}, after the data "
+            f"date {request.date}: it has seen the future; use an earlier model, or give a reason"
+        )
+    return {**semantic, "seen_future": request.seen_future} if late else semantic
+
+
+def _ids_of(bundles: Sequence[Bundle]) -> dict[str, dict[str, str]]:
+    return {str(b.role): {"model_id": b.model_id, "bundle_id": b.bundle_id} for b in bundles}
+
+
+def _fingerprint(
+    request: PrepareRequest, bundles: Sequence[Bundle], semantic: dict[str, Any], profile: dict[str, Any]
+) -> str:
+    """Digest a request by what its files hold: quick to take, and equal for a request that was answered before."""
+    columns = {name: source.columns for name, source in request.inputs.sources.items()}
+    return document_digest(
+        {
+            "date": request.date,
+            "zone": request.zone,
+            "files": fingerprint_inputs(request.inputs),
+            "columns": columns,
+            "naive_zone": request.inputs.naive_zone,
+            "groups": request.groups,
+            "popular_days": request.popular_days,
+            "sample_users": request.sample_users,
+            "bundles": _ids_of(bundles),
+            "semantic": semantic,
+            "profile": profile,
+        }
+    )
+
+
+def _find(layout: RootLayout, date: str, asked: str) -> Run | None:
+    """The run that answered this request before, if it is still whole."""
+    path = layout.request(date, asked)
+    if not path.exists():
+        return None
+    try:
+        run = Run.read(layout.run(date, str(read_json(path).get("run_key"))).folder)
+    except (StaleRunError, CorruptError):
+        return None
+    return run if _is_whole(run) else None
+
+
+def _tables(layout: RunLayout, shards: int) -> Iterator[Path]:
+    yield from (layout.catalogue, layout.popular, layout.sample)
+    for shard in range(shards):
+        yield from (layout.histories(shard, shards), layout.seen(shard, shards))
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether every prepared table is there with the size it had; who reads one checks its bytes."""
+    for path in _tables(run.layout, run.shards):
+        try:
+            size = read_sidecar(path).size
+        except (StaleRunError, CorruptError):
+            return False
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+    return True
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """Yield a new folder under *parent*, whose lock is held: what others left behind there is dead and removed."""
+    for left_behind in parent.glob(f"{STAGING_PREFIX}*"):
+        shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
+    folder = parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settle(folder: Path, run: Run) -> Run:
+    """Give a finished *folder* its final name; a run of the same content that is there already stays."""
+    if run.folder.exists():
+        found = replace(Run.read(run.folder), folder=run.folder) if run.layout.run.exists() else None
+        if found and _is_whole(found):
+            return found
+        shutil.rmtree(run.layout.prepare, ignore_errors=True)  # damaged; what was computed from it is still true
+        RunLayout(folder).prepare.rename(run.layout.prepare)
+        write_json(run.layout.run, run.document())
+    else:
+        for inner in sorted(folder.rglob("*")):
+            flush(inner)
+        flush(folder)
+        folder.rename(run.folder)
+    flush(run.folder.parent)
+    return run
