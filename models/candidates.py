@@ -1,0 +1,197 @@
+"""What BST learns from: the night's own kind of candidates, as they would have been at the time of each example."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from artifacts.bundle import FeatureSpec, Role, input_names
+from features.cross import NEVER, cross_features
+from features.encode import NO_ITEM, item_features, take_items
+from features.sequences import Sequences, history_at
+from models.examples import DAY_US, EventIndex, Examples, Floats, Ints, earlier_events
+from models.losses import serving_scores
+from models.mind import Mind
+
+CHUNK = 65_536  # items that are scored at once
+POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """How the night retrieves; the fields mean what they mean in its config.
+
+    Attributes:
+        candidates: C, items retrieved for a user.
+        exclude_seen: Whether what the user has had is dropped: ``"all"`` of it, that of some ``"days"``, or ``"none"``.
+        exclude_days: Of ``"days"``.
+        popular_days: Days before today in which events make an item popular.
+    """
+
+    candidates: int = 100
+    exclude_seen: Literal["all", "days", "none"] = "all"
+    exclude_days: int = 30
+    popular_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What was retrieved for N examples, best first.
+
+    Attributes:
+        items: Catalogue rows, -1 where fewer were found, [N, C].
+        scores: Best inner product of an interest and the item, 0 where there is none, [N, C].
+        labels: ``POSITIVE`` for a target; ``UNUSED`` for no item, or one that the user takes later than the targets:
+            calling it a negative would punish a good guess; [N, C].
+    """
+
+    items: Ints
+    scores: Floats
+    labels: npt.NDArray[np.int8]
+
+    def take(self, rows: npt.NDArray[Any]) -> "Candidates":
+        """Keep *rows*, a mask or positions."""
+        return Candidates(self.items[rows], self.scores[rows], self.labels[rows])
+
+
+def item_vectors(mind: Mind, catalogue: Mapping[str, npt.NDArray[np.int32]]) -> Tensor:
+    """Compute the vectors of all items [items, d], a chunk at a time."""
+    rows = [torch.from_numpy(catalogue[name].copy()) for name in mind.spec.item_features]
+    with torch.no_grad():
+        return in_chunks(mind, rows)
+
+
+def in_chunks(mind: Mind, rows: Sequence[Tensor]) -> Tensor:
+    """Compute the vectors of items, whose *rows* [items] are by item feature, a chunk at a time; [items, d]."""
+    starts = range(0, len(rows[0]), CHUNK)
+    return torch.cat([mind.item_vectors(*(feature[at : at + CHUNK] for feature in rows)) for at in starts])
+
+
+def user_interests(mind: Mind, inputs: Mapping[str, npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """Compute interests [users, K, d] and their count [users]."""
+    with torch.no_grad():
+        names = input_names(Role.USER, mind.spec)
+        interests, count, _ = mind.interests(*(torch.from_numpy(inputs[name]) for name in names))
+    return interests, count
+
+
+def excluded(sequences: Sequences, users: Ints, now_us: Ints, ends: Ints, night: Night) -> tuple[Ints, Ints]:
+    """List what may not be retrieved since the user has had it: rows into *users* and catalogue rows, aligned."""
+    rows, positions = earlier_events(sequences, users, ends)
+    kept = sequences.items[positions] >= 0
+    if night.exclude_seen == "none":
+        kept[:] = False
+    if night.exclude_seen == "days":
+        kept &= sequences.times_us[positions] >= now_us[rows] - night.exclude_days * DAY_US
+    return rows[kept], sequences.items[positions[kept]].astype(np.int64)
+
+
+def search(
+    interests: Tensor, count: Tensor, vectors: Tensor, *, banned: tuple[Ints, Ints], eligible: Tensor, k: int
+) -> tuple[Ints, Floats]:
+    """Find each user's *k* best items exactly, best first, ties in the order of torch's ``topk``.
+
+    Args:
+        interests: [users, K, d].
+        count: [users].
+        vectors: [items, d].
+        banned: Users and items, aligned, that are left out.
+        eligible: Which items may be found, bool [items].
+        k: How many.
+
+    Returns:
+        Catalogue rows [users, k], -1 where there are no more, and scores, 0 there.
+    """
+    best = torch.full((len(interests), 0), -torch.inf)
+    found = torch.full((len(interests), 0), NO_ITEM, dtype=torch.int64)
+    rows, items = (torch.from_numpy(side) for side in banned)
+    for start in range(0, len(vectors), CHUNK):
+        chunk = vectors[start : start + CHUNK]
+        scores = serving_scores(interests, count, chunk)
+        scores[:, ~eligible[start : start + CHUNK]] = -torch.inf
+        here = (items >= start) & (items < start + len(chunk))
+        scores[rows[here], items[here] - start] = -torch.inf
+        top, at = scores.topk(min(k, len(chunk)), dim=1)
+        best, keep = torch.cat([best, top], dim=1).topk(min(k, best.shape[1] + top.shape[1]), dim=1)
+        found = torch.cat([found, at + start], dim=1).gather(1, keep)
+    missing = best == -torch.inf
+    padding = (0, k - best.shape[1])
+    found = torch.nn.functional.pad(found.masked_fill(missing, NO_ITEM), padding, value=NO_ITEM)
+    best = torch.nn.functional.pad(best.masked_fill(missing, 0.0), padding)
+    return found.numpy(), best.numpy()
+
+
+def retrieve(
+    sequences: Sequences, examples: Examples, index: EventIndex, *, mind: Mind, night: Night, batch: int = 512
+) -> Candidates:
+    """Retrieve for every example as the night would at that time, and say which candidates came true.
+
+    Only what is retrieved is labelled, a target too: at night BST will see nothing else, and a target that retrieval
+    misses would teach it that a low retrieval score is a good sign.
+    """
+    catalogue = item_features(sequences.catalogue, mind.spec)
+    vectors = item_vectors(mind, catalogue)
+    eligible = torch.from_numpy(sequences.catalogue["eligible"].to_numpy().copy())
+    parts = []
+    for start in range(0, len(examples), batch):
+        asked = examples.take(np.arange(start, min(start + batch, len(examples))))
+        inputs = history_at(sequences, asked.users, asked.now_us, asked.ends, mind.spec)
+        interests, count = user_interests(mind, inputs)
+        banned = excluded(sequences, asked.users, asked.now_us, asked.ends, night)
+        items, scores = search(interests, count, vectors, banned=banned, eligible=eligible, k=night.candidates)
+        labels = np.where(index.has_later(asked.users, asked.ends, items), UNUSED, NEGATIVE)
+        labels[items == NO_ITEM] = UNUSED
+        wanted = np.where(asked.weights > 0, asked.targets, NO_ITEM - 1)
+        labels[(items[:, :, None] == wanted[:, None, :]).any(axis=-1)] = POSITIVE
+        parts.append(Candidates(items, scores, labels.astype(np.int8)))
+    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__slots__))
+
+
+def draw_negatives(
+    candidates: Candidates, *, positives: int, ratio: int, seed: list[int]
+) -> tuple[Candidates, npt.NDArray[np.bool_]]:
+    """Keep each example's positives, and for each of them *ratio* of its negatives, drawn without replacement.
+
+    Args:
+        candidates: Of N examples.
+        positives: The most positives of an example.
+        ratio: Negatives for a positive; fewer where fewer were retrieved.
+        seed: What the draw follows from.
+
+    Returns:
+        Candidates [N, positives * (1 + ratio)], positives first, and which of the places are filled.
+    """
+    width = min(positives * (1 + ratio), candidates.items.shape[1])
+    keys = np.random.default_rng(seed).random(candidates.items.shape)
+    keys[candidates.labels == POSITIVE] -= 1.0
+    keys[candidates.labels == UNUSED] += 1.0
+    order = np.argsort(keys, axis=1, kind="stable")[:, :width]
+    kept = Candidates(*(np.take_along_axis(getattr(candidates, name), order, 1) for name in Candidates.__slots__))
+    wanted = (candidates.labels == POSITIVE).sum(axis=1, keepdims=True) * (1 + ratio)
+    return kept, (np.arange(width) < wanted) & (kept.labels != UNUSED)
+
+
+def ranker_inputs(
+    sequences: Sequences, examples: Examples, index: EventIndex, kept: Candidates, *, spec: FeatureSpec, night: Night
+) -> dict[str, npt.NDArray[Any]]:
+    """Give the ranker's inputs by name, as of each example's time; cross features come from ``features.cross``."""
+    inputs: dict[str, npt.NDArray[Any]] = dict(
+        history_at(sequences, examples.users, examples.now_us, examples.ends, spec)
+    )
+    rows = take_items(item_features(sequences.catalogue, spec), kept.items)
+    inputs |= {f"candidate_{name}": values for name, values in rows.items()}
+    if spec.cross_features:
+        times, last_us = index.had(examples.users, examples.ends, kept.items)
+        gap = np.where(times > 0, (examples.now_us[:, None] - last_us) // 1_000_000, NEVER)
+        inputs["cross"] = cross_features(
+            spec,
+            retrieval_score=kept.scores,
+            times_had=times.astype(np.int32),
+            last_gap_seconds=gap,
+            popularity_events=index.popularity(examples.now_us, kept.items, night.popular_days),
+        )
+    return {name: inputs[name] for name in input_names(Role.RANKER, spec)}

@@ -1,0 +1,251 @@
+"""Training examples out of users' sequences: who is asked, at what time, and what they did next. Arrays only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from artifacts.errors import UsageError
+from features.day import data_day
+from features.sequences import Sequences, ends_before
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Whole days of the surface's zone, as microseconds UTC: ``start_us`` <= time < ``end_us``."""
+
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split by time: nothing that is trained on lies after anything that is validated on.
+
+    Attributes:
+        train: The days to train on.
+        valid: The days after them.
+        trained_through: The last day of training, ISO.
+        zone: Where days begin and end.
+    """
+
+    train: Window
+    valid: Window
+    trained_through: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """N questions: a user, a time, and the events that came next. All that is told is strictly before the time.
+
+    Attributes:
+        users: Rows of the sequences' users, [N].
+        now_us: When the user is asked, [N].
+        ends: Position after the user's last event before ``now_us``, [N].
+        targets: Catalogue rows of the events that came next, [N, T]; 0 where ``weights`` is 0.
+        weights: Weight of each target, [N, T], mean 1 over the targets there are.
+    """
+
+    users: Ints
+    now_us: Ints
+    ends: Ints
+    targets: Ints
+    weights: Floats
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: npt.NDArray[Any]) -> "Examples":
+        """Keep *rows*, a mask or positions."""
+        return Examples(self.users[rows], self.now_us[rows], self.ends[rows], self.targets[rows], self.weights[rows])
+
+
+def split_by_time(*, train_until: date, validate_until: date, zone: str, train_from: date | None = None) -> Split:
+    """Cut the days: train through *train_until* (inclusive), validate after it through *validate_until* (inclusive).
+
+    Args:
+        train_until: Last day of training events.
+        validate_until: Last day of validation events; the same day means no validation.
+        zone: Where days begin and end.
+        train_from: First day of training events; by default there is none.
+
+    Raises:
+        UsageError: If the days are not in this order.
+    """
+    if validate_until < train_until or (train_from is not None and train_from > train_until):
+        days = [str(train_from or "(the first day)"), str(train_until), str(validate_until)]
+        raise UsageError(f"expected train_from <= train_until <= validate_until, found {', '.join(days)}")
+    _, train_end = data_day(train_until, zone)
+    _, valid_end = data_day(validate_until, zone)
+    train_start = data_day(train_from, zone)[0] if train_from is not None else np.iinfo(np.int64).min
+    return Split(Window(int(train_start), train_end), Window(train_end, valid_end), train_until.isoformat(), zone)
+
+
+def users_of(sequences: Sequences) -> Ints:
+    """Name the user of every event, [E]."""
+    return np.repeat(np.arange(len(sequences.starts) - 1), np.diff(sequences.starts))
+
+
+def first_of_moment(sequences: Sequences) -> Ints:
+    """Find the first position of each event's moment: the same user at the same time, [E].
+
+    All positions before it are strictly earlier events of that user, or another user's.
+    """
+    times = sequences.times_us
+    positions = np.arange(len(times))
+    begins = np.ones(len(times), dtype=bool)
+    begins[1:] = times[1:] != times[:-1]
+    begins[sequences.starts[:-1][np.diff(sequences.starts) > 0]] = True
+    return np.maximum.accumulate(np.where(begins, positions, 0))
+
+
+def next_events(
+    sequences: Sequences, window: Window, *, targets: int, half_life_days: float = 0.0, shift: int = 0
+) -> Examples:
+    """Ask each user before every *targets* events of the window; those events are the targets.
+
+    One question for several events saves work: their history is the one before the first of them. With ``targets=1``
+    every event has its own history. An event without any history before it, or of an item that is not in the
+    catalogue, is no target.
+
+    Args:
+        sequences: All users' events.
+        window: When the targets happened.
+        targets: T, the most events of one question.
+        half_life_days: An event this much older than the window's end weighs half; 0 weighs all alike.
+        shift: Events that each user's first question has less than T, 0 <= shift < T: other questions every epoch.
+    """
+    times = sequences.times_us
+    users, moments = users_of(sequences), first_of_moment(sequences)
+    told = moments > sequences.starts[users]
+    inside = (times >= window.start_us) & (times < window.end_us)
+    events = np.flatnonzero(told & inside & (sequences.items >= 0))
+    owner = users[events]
+    rank = np.arange(len(events)) - np.searchsorted(owner, owner, side="left") + shift
+    heads = (rank % targets == 0) | (rank == shift)
+    question = np.cumsum(heads) - 1
+    first = events[heads]
+    chosen = np.zeros((len(first), targets), dtype=np.int64)
+    weights = np.zeros((len(first), targets), dtype=np.float32)
+    chosen[question, rank % targets] = sequences.items[events]
+    weights[question, rank % targets] = age_weights(times[events], window.end_us, half_life_days)
+    return Examples(users[first], times[first], moments[first], chosen, weights)
+
+
+def next_day(sequences: Sequences, window: Window, *, zone: str) -> Examples:
+    """Ask each user before every day of the window on which they did something, as a night does; T is as needed.
+
+    Targets are that day's different items of the catalogue. Users without any history before the day are left out.
+    """
+    times = sequences.times_us
+    users = users_of(sequences)
+    events = np.flatnonzero((times >= window.start_us) & (times < window.end_us) & (sequences.items >= 0))
+    midnights = day_starts(times[events], zone)
+    mornings = midnights[np.searchsorted(midnights, times[events], side="right") - 1]
+    asked = np.unique(np.stack([users[events], mornings, sequences.items[events]], axis=1), axis=0)
+    questions, first, lengths = np.unique(asked[:, :2], axis=0, return_index=True, return_counts=True)
+    places = np.arange(len(asked)) - np.repeat(first, lengths)
+    chosen = np.zeros((len(questions), int(lengths.max(initial=0))), dtype=np.int64)
+    weights = np.zeros(chosen.shape, dtype=np.float32)
+    chosen[np.repeat(np.arange(len(questions)), lengths), places] = asked[:, 2]
+    weights[np.repeat(np.arange(len(questions)), lengths), places] = 1.0
+    ends = ends_before(sequences, questions[:, 0], questions[:, 1])
+    examples = Examples(questions[:, 0], questions[:, 1], ends, chosen, weights)
+    return examples.take(ends > sequences.starts[examples.users])
+
+
+def age_weights(times_us: npt.NDArray[np.int64], end_us: int, half_life_days: float) -> Floats:
+    """Weigh events by age: half for every half-life before *end_us*, scaled to mean 1; 0 days weigh all alike."""
+    if half_life_days <= 0 or len(times_us) == 0:
+        return np.ones(len(times_us), dtype=np.float32)
+    weights = np.exp2((times_us - end_us) / (half_life_days * DAY_US))
+    scaled: Floats = (weights / weights.mean()).astype(np.float32)
+    return scaled
+
+
+def earlier_events(sequences: Sequences, users: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """List what each of *users* had before *ends*: rows into *users*, and positions of events, flat and aligned."""
+    starts = sequences.starts[users]
+    lengths = ends - starts
+    rows = np.repeat(np.arange(len(users)), lengths)
+    offsets = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return rows, np.repeat(starts, lengths) + offsets
+
+
+class EventIndex:
+    """Answers how often and when a user had an item, and how often everybody did in the days before."""
+
+    def __init__(self, sequences: Sequences, *, zone: str, until_us: int) -> None:
+        """Index the events before *until_us*; days are those of *zone*."""
+        self._sequences = sequences
+        known = np.flatnonzero((sequences.items >= 0) & (sequences.times_us < until_us))
+        items = sequences.items[known].astype(np.int64)
+        self._stride = len(sequences.items) + 1
+        self._keys = np.sort(items * self._stride + known)  # by item, then position: a user's positions lie together
+        self._midnights = day_starts(sequences.times_us[known], zone)
+        days = np.searchsorted(self._midnights, sequences.times_us[known], side="right")
+        self._by_day = np.sort(items * (len(self._midnights) + 1) + days)
+
+    def had(self, users: Ints, ends: Ints, items: Ints) -> tuple[Ints, Ints]:
+        """Count a user's events with an item before *ends*, and find the last of them.
+
+        Args:
+            users: [N].
+            ends: Position after the user's last event that counts, [N].
+            items: Catalogue rows, [N, C].
+
+        Returns:
+            How often [N, C], and the time of the last one, [N, C] microseconds UTC (0 where never).
+        """
+        base = items * self._stride
+        low = np.searchsorted(self._keys, base + self._sequences.starts[users][:, None])
+        high = np.searchsorted(self._keys, base + ends[:, None])
+        times = high - low
+        if not len(self._keys):
+            return times, np.zeros_like(times)
+        last = self._keys[np.maximum(high - 1, 0)] % self._stride
+        return times, np.where(times > 0, self._sequences.times_us[last], 0)
+
+    def has_later(self, users: Ints, ends: Ints, items: Ints) -> npt.NDArray[np.bool_]:
+        """Whether a user has an item at or after position *ends*; shapes as in :meth:`had`."""
+        base = items * self._stride
+        low = np.searchsorted(self._keys, base + ends[:, None])
+        high = np.searchsorted(self._keys, base + self._sequences.starts[users + 1][:, None])
+        return high > low
+
+    def popularity(self, now_us: Ints, items: Ints, days: int) -> Ints:
+        """Count everybody's events with an item in the *days* whole days before the day of *now_us*.
+
+        Args:
+            now_us: [N].
+            items: Catalogue rows, [N, C].
+            days: How many days.
+        """
+        stride = len(self._midnights) + 1
+        today = np.searchsorted(self._midnights, now_us, side="right")[:, None]
+        high = np.searchsorted(self._by_day, items * stride + today)
+        low = np.searchsorted(self._by_day, items * stride + np.maximum(today - days, 0))
+        return high - low
+
+
+def day_starts(times_us: npt.NDArray[np.int64], zone: str) -> Ints:
+    """Begin of every day from the first event's to the day after the last one's."""
+    if not len(times_us):
+        return np.zeros(0, dtype=np.int64)
+    return np.array(list(_days(int(times_us.min()), int(times_us.max()), zone)), dtype=np.int64)
+
+
+def _days(first_us: int, last_us: int, zone: str) -> Iterator[int]:
+    day = date(1970, 1, 1) + timedelta(microseconds=first_us) - timedelta(days=1)
+    while (start := data_day(day, zone)[0]) <= last_us:
+        yield start
+        day += timedelta(days=1)
+    yield start

@@ -1,0 +1,290 @@
+"""Fitting MIND and BST: training data in, a checkpoint out."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from artifacts.bundle import FeatureSpec, Role, input_names
+from artifacts.errors import InputError, UsageError
+from features.day import data_day
+from features.encode import item_features
+from features.sequences import Sequences, history_at
+from features.vocabulary import Vocabulary
+from models.backend import keras
+from models.bst import Bst, BstConfig
+from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve
+from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
+from models.examples import EventIndex, Split, Window, next_events
+from models.mind import Mind, MindConfig
+from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, progress, reproducible, sampler_of
+
+SMALL_CATALOGUE = 10_000  # items up to which MIND is compared with all of them
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How long and how a network is fitted.
+
+    Attributes:
+        epochs: The most passes over the training events.
+        patience: Epochs without a better validation before fitting stops; the best epoch's weights are kept.
+        batch: Examples of a step.
+        optimizer: By name, with *learning_rate*.
+        learning_rate: Of the optimizer.
+        targets: Events that one example asks for; more save work, since they share the history before the first.
+        half_life_days: An event this much older than the last day weighs half; 0 weighs all alike.
+        draws: Items that a step of sampled softmax draws, where the catalogue is not small (MIND).
+        ratio: Negatives for each positive (BST).
+        unknown_rate: Share of ids that training turns into the unknown row (BST; MIND's config has its own).
+        seed: What everything drawn follows from, besides the config's seed of the start weights.
+        verbose: Whether to show progress; None shows it on a terminal.
+    """
+
+    epochs: int = 20
+    patience: int = 2
+    batch: int = 256
+    optimizer: Literal["adam", "adagrad"] = "adam"
+    learning_rate: float = 0.003
+    targets: int = 4
+    half_life_days: float = 90.0
+    draws: int = 4096
+    ratio: int = 4
+    unknown_rate: float = 0.02
+    seed: int = 1
+    verbose: bool | None = None
+
+
+MIND_OPTIONS = FitOptions()
+BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.02, batch=128, epochs=5, patience=1)
+
+
+def fit_mind(
+    sequences: Sequences,
+    *,
+    spec: FeatureSpec,
+    vocabularies: dict[str, Vocabulary],
+    split: Split,
+    config: MindConfig,
+    options: FitOptions = MIND_OPTIONS,
+    out: Path | None = None,
+) -> Checkpoint:
+    """Fit MIND to what users did next.
+
+    Args:
+        sequences: All users' events, encoded by *vocabularies*.
+        spec: What the network is told.
+        vocabularies: By feature.
+        split: Days to train and to validate on.
+        config: Sizes and choices of the network.
+        options: How it is fitted.
+        out: Folder to write the checkpoint to; None writes none.
+
+    Raises:
+        InputError: If the days to train on hold no event with a history before it.
+        ConflictError: If *out* exists.
+    """
+    train = mind_batches(sequences, split.train, spec=spec, options=options)
+    valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
+    with reproducible(options.seed):
+        mind = Mind(config, spec, vocabularies)
+        trainer = mind_trainer(mind, sequences, split, options)
+        about = _fit(trainer, train, valid, options)
+    forget_untrained(mind, sequences, split)
+    return _finish(mind, config, spec, vocabularies, split, about, out)
+
+
+def fit_bst(
+    sequences: Sequences,
+    *,
+    spec: FeatureSpec,
+    vocabularies: dict[str, Vocabulary],
+    split: Split,
+    retrieval: Checkpoint,
+    night: Night,
+    config: BstConfig,
+    options: FitOptions = BST_OPTIONS,
+    out: Path | None = None,
+) -> Checkpoint:
+    """Fit BST to tell what users did next from what retrieval proposed.
+
+    Args:
+        sequences: All users' events, encoded by *vocabularies*.
+        spec: What the network is told.
+        vocabularies: By feature.
+        split: Days to train and to validate on; training starts after the last day that *retrieval* has seen.
+        retrieval: A MIND that proposes the candidates. Its scores of events that it was itself trained on are too
+            good, and a ranker that learns to trust them is misled at night; so it must be one of earlier days.
+        night: How the night will retrieve.
+        config: Sizes and choices of the network.
+        options: How it is fitted.
+        out: Folder to write the checkpoint to; None writes none.
+
+    Raises:
+        UsageError: If *retrieval* has seen all the days to train on.
+        InputError: If those days hold no event that retrieval proposed.
+        ConflictError: If *out* exists.
+    """
+    split = after_retrieval(split, retrieval)
+    mind = build(retrieval)
+    if not isinstance(mind, Mind):
+        raise UsageError(f"expected a MIND checkpoint to retrieve with, found {retrieval.kind}")
+    train = bst_batches(sequences, split, spec=spec, mind=mind, night=night, options=options)
+    valid = bst_batches(sequences, split, spec=spec, mind=mind, night=night, options=options, training=False)
+    with reproducible(options.seed):
+        bst = Bst(config, spec, vocabularies)
+        trainer = BstTrainer(bst, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)
+        about = _fit(trainer, train, valid, options)
+    forget_untrained(bst, sequences, split)
+    about |= {"night": asdict(night), "retrieval_trained_through": retrieval.trained_through}
+    return _finish(bst, config, spec, vocabularies, split, about, out)
+
+
+def after_retrieval(split: Split, retrieval: Checkpoint) -> Split:
+    """Let training begin after the last day that *retrieval* was trained on.
+
+    Raises:
+        UsageError: If no day is left.
+    """
+    _, seen_us = data_day(date.fromisoformat(retrieval.trained_through), split.zone)
+    if seen_us >= split.train.end_us:
+        raise UsageError(
+            f"the retrieval model was trained through {retrieval.trained_through}: of the days through "
+            f"{split.trained_through} none is left that it has not seen; fit one for this on earlier days"
+        )
+    return replace(split, train=Window(max(split.train.start_us, seen_us), split.train.end_us))
+
+
+def mind_trainer(mind: Mind, sequences: Sequences, split: Split, options: FitOptions) -> MindTrainer:
+    """Put *mind* into a Keras model that compares with the whole of a small catalogue, or a sample of a large one."""
+    catalogue = item_features(sequences.catalogue, mind.spec)
+    rows = [torch.from_numpy(catalogue[name].copy()) for name in mind.spec.item_features]
+    large = len(sequences.catalogue) > SMALL_CATALOGUE
+    sampler = sampler_of(event_counts(sequences, split), options.draws) if large else None
+    return MindTrainer(mind, input_names(Role.USER, mind.spec), rows, sampler)
+
+
+def mind_batches(
+    sequences: Sequences, window: Window, *, spec: FeatureSpec, options: FitOptions, training: bool = True
+) -> Batches:
+    """Batches for :class:`models.trainers.MindTrainer`; those of training differ from epoch to epoch."""
+
+    def begin(epoch: int) -> Epoch:
+        shift = epoch % options.targets if training else 0
+        half_life = options.half_life_days if training else 0.0
+        examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
+
+        def assemble(rows: npt.NDArray[np.int64]) -> Batch:
+            some = examples.take(rows)
+            told = history_at(sequences, some.users, some.now_us, some.ends, spec)
+            return {name: told[name] for name in input_names(Role.USER, spec)}, some.targets, some.weights
+
+        return Epoch(len(examples), assemble)
+
+    return Batches(begin, batch=options.batch, seed=options.seed if training else None)
+
+
+def bst_batches(
+    sequences: Sequences,
+    split: Split,
+    *,
+    spec: FeatureSpec,
+    mind: Mind,
+    night: Night,
+    options: FitOptions,
+    training: bool = True,
+) -> Batches:
+    """Batches for :class:`models.trainers.BstTrainer`; in training every epoch draws other negatives."""
+    window = split.train if training else split.valid
+    index = EventIndex(sequences, zone=split.zone, until_us=window.end_us)
+    half_life = options.half_life_days if training else 0.0
+    examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life)
+    candidates = retrieve(sequences, examples, index, mind=mind, night=night)
+    useful = (candidates.labels == POSITIVE).any(axis=1)
+    examples, candidates = examples.take(useful), candidates.take(useful)
+
+    def begin(epoch: int) -> Epoch:
+        seed = [options.seed, epoch if training else 0]
+        drawn, filled = draw_negatives(candidates, positives=options.targets, ratio=options.ratio, seed=seed)
+        weights = filled * examples.weights.max(axis=1, initial=0.0)[:, None]
+
+        def assemble(rows: npt.NDArray[np.int64]) -> Batch:
+            kept = drawn.take(rows)
+            inputs = ranker_inputs(sequences, examples.take(rows), index, kept, spec=spec, night=night)
+            return inputs, (kept.labels == POSITIVE).astype(np.float32), weights[rows].astype(np.float32)
+
+        return Epoch(len(examples), assemble)
+
+    return Batches(begin, batch=options.batch, seed=options.seed if training else None)
+
+
+def event_counts(sequences: Sequences, split: Split) -> npt.NDArray[np.int64]:
+    """Count each catalogue item's events before the end of training, [items]."""
+    known = (sequences.items >= 0) & (sequences.times_us < split.train.end_us)
+    return np.bincount(sequences.items[known], minlength=len(sequences.catalogue))
+
+
+def forget_untrained(module: Mind | Bst, sequences: Sequences, split: Split) -> None:
+    """Give every id that no training event held the vector of the unknown id.
+
+    What is left in its row is where it started, or what was learnt of it as a negative; tonight's new items get the
+    unknown row too, and so are treated alike.
+    """
+    rows = sequences.catalogue[f"feature_{module.spec.item_features[0]}"].to_numpy()
+    with torch.no_grad():
+        table = cast(nn.Embedding, module.item_tables[0]).weight
+        untrained = torch.ones(len(table), dtype=torch.bool)
+        untrained[torch.from_numpy(rows[event_counts(sequences, split) > 0].astype(np.int64))] = False
+        untrained[0] = False
+        table[untrained] = table[1].clone()
+
+
+def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> dict[str, Any]:
+    """Compile and fit; stop early where there is something to validate on. Returns what the checkpoint tells of it."""
+    if not train.examples:
+        raise InputError("expected events to train on, found none with a history before them; are the days right?")
+    optimizer = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[options.optimizer]
+    trainer.compile(optimizer=optimizer(learning_rate=options.learning_rate))
+    callbacks = [keras.callbacks.TerminateOnNaN()]
+    if valid.examples:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(monitor="val_loss", patience=options.patience, restore_best_weights=True)
+        )
+    history = trainer.fit(
+        train,
+        validation_data=valid if valid.examples else None,
+        epochs=options.epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=progress(options.verbose),
+    )
+    curves = {name: [float(value) for value in values] for name, values in history.history.items()}
+    if not all(math.isfinite(loss) for loss in curves["loss"]):
+        raise InputError(f"training broke down: the loss became {curves['loss'][-1]}; try a lower learning_rate")
+    best = int(np.argmin(curves.get("val_loss", [0.0])))
+    quality = {name: values[best] for name, values in curves.items() if name.startswith("val_")}
+    plain = {key: value for key, value in asdict(options).items() if key != "verbose"}
+    return {"options": plain, "examples": train.examples, "epochs": len(curves["loss"]), "curves": curves, **quality}
+
+
+def _finish(
+    module: Mind | Bst,
+    config: MindConfig | BstConfig,
+    spec: FeatureSpec,
+    vocabularies: dict[str, Vocabulary],
+    split: Split,
+    about: dict[str, Any],
+    out: Path | None,
+) -> Checkpoint:
+    checkpoint = checkpoint_of(
+        module, config=config, spec=spec, vocabularies=vocabularies, trained_through=split.trained_through, about=about
+    )
+    if out is not None:
+        save_checkpoint(checkpoint, out)
+    return checkpoint
