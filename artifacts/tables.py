@@ -148,7 +148,7 @@ class TableWriter:
         for start in range(0, end, BATCH_ROWS):
             part = table.slice(start, min(BATCH_ROWS, end - start))
             columns = [
-                _canonical(column.combine_chunks(), field)
+                _canonical(column.chunk(0) if column.num_chunks == 1 else column.combine_chunks(), field)
                 for column, field in zip(part.columns, self._schema, strict=True)
             ]
             self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
@@ -260,8 +260,17 @@ def _canonical(array: pa.Array, field: pa.Field) -> pa.Array:
     if pa.types.is_list(kind):
         offsets = pc.subtract(array.offsets, array.offsets[0])
         return pa.ListArray.from_arrays(offsets, _canonical(array.flatten(), kind.value_field), type=kind)
+    if array.null_count == 0 and _fills_its_buffer(array):
+        return array  # most of a night's bytes pass here: they are not copied once more
     if array.null_count == 0:
         return pa.concat_arrays([array, array.slice(0, 0)])
     filled = pc.fill_null(array, "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0)
     validity = pc.is_valid(array).buffers()[1]
     return pa.Array.from_buffers(kind, len(filled), [validity, *filled.buffers()[1:]], array.null_count, filled.offset)
+
+
+def _fills_its_buffer(array: pa.Array) -> bool:
+    """Whether numbers of whole bytes are all that their buffer holds."""
+    kind = array.type
+    whole = (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and array.offset == 0 and len(array) > 0
+    return bool(whole and array.buffers()[1].size == len(array) * kind.bit_width // 8)
