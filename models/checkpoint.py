@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from artifacts.bundle import FeatureSpec
-from artifacts.digest import file_digest
+from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.store import read_json, staged_folder, write_json
 from features.vocabulary import Vocabulary, load_vocabularies, save_vocabulary
@@ -97,7 +97,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         layout.vocabularies.mkdir()
         for name in checkpoint.spec.features:
             save_vocabulary(checkpoint.vocabularies[name], layout.vocabularies / f"{name}.arrow")
-        write_json(layout.model, {**_document(checkpoint), "files": _digests(layout)})
+        document = {**_document(checkpoint), "files": _digests(layout)}
+        write_json(layout.model, {**document, "digest": document_digest(document)})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -111,6 +112,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not layout.model.exists():
         raise UsageError(f"{folder}: expected a checkpoint, found no {layout.model.name}; make one by `nightrec fit`")
     document = read_json(layout.model)
+    if document.pop("digest", None) != document_digest(document):
+        raise CorruptError(f"{layout.model}: its digest is not that of its content; was it edited? fit the model anew")
     if document.pop("format", None) != FORMAT:
         raise CorruptError(f"{layout.model}: expected format {FORMAT}; this code reads no other")
     _verify(layout, document.pop("files", None))
