@@ -205,6 +205,7 @@ def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: s
     faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
     ivf = _empty(width, lists, options.type)
     ivf.cp.seed = options.seed
+    ivf.cp.min_points_per_centroid = 1  # FAISS warns on stderr; `lists_for` has refused already
     wanted = max(lists * TRAIN_OF_LIST, LEAST_OF_LIST * PQ_CODES if options.type == "PQ" else 0)
     sample = vectors
     if wanted < items:

@@ -286,8 +286,9 @@ def retrieve(
 ) -> Candidates:
     """Find the candidates of some users; each user's depend on that user alone, to the bit.
 
-    For a user whose list stays short of *limit*, although there are items left, the search is widened: twice the
-    neighbours in twice the lists, up to ``WIDENINGS`` times. Scores are computed again from the item vectors.
+    Where so many neighbours were dropped that the list is short, or that an item which was not looked at might belong
+    into it, that user's search is widened: twice the neighbours in twice the lists, up to ``WIDENINGS`` times. Scores
+    are computed again from the item vectors.
 
     Args:
         index: What to search.
@@ -300,28 +301,33 @@ def retrieve(
     total, lists = len(index.items), index.ivf.nlist
     attainable = np.where(counts > 0, np.minimum(limit, total - seen.counts), 0)
     k, nprobe = min(fetch, total, index.most), min(index.nprobe, index.most)
-    found = _search_and_merge(index, vectors, counts, seen, limit=limit, k=k, nprobe=nprobe)
+    found, least = _search_and_merge(index, vectors, counts, seen, limit=limit, k=k, nprobe=nprobe)
     for _ in range(WIDENINGS):
-        short = (found.rows != NO_ITEM).sum(axis=1) < attainable
+        kept = (found.rows != NO_ITEM).sum(axis=1)
+        narrow = (kept < attainable) | ((kept == limit) & (found.scores[:, -1] < least))
         wider = min(2 * k, total, index.most), min(2 * nprobe, lists, index.most)
-        if not short.any() or wider == (k, nprobe):
+        if not narrow.any() or wider == (k, nprobe):
             break
         k, nprobe = wider
-        part = vectors[np.repeat(short, counts)]
-        again = _search_and_merge(index, part, counts[short], seen.of(short), limit=limit, k=k, nprobe=nprobe)
+        part = vectors[np.repeat(narrow, counts)]
+        again, least[narrow] = _search_and_merge(
+            index, part, counts[narrow], seen.of(narrow), limit=limit, k=k, nprobe=nprobe
+        )
         for name in Candidates.__slots__:
-            getattr(found, name)[short] = getattr(again, name)
+            getattr(found, name)[narrow] = getattr(again, name)
     return _score_again(index, vectors, counts, found)
 
 
 def _search_and_merge(
     index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, k: int, nprobe: int
-) -> Candidates:
+) -> tuple[Candidates, np.ndarray]:
+    """Give candidates, and for each user the score that no item exceeds which the search did not show, float32."""
     active = np.arange(counts.max(initial=1)) < counts[:, None]
     rows = np.full((*active.shape, k), NO_ITEM, dtype=np.int64)
     scores = np.zeros(rows.shape, dtype=np.float32)
     rows[active], scores[active] = search(index, vectors, k=k, nprobe=nprobe)
-    return merge_interests(rows, scores, seen, limit=limit)
+    least = np.where(rows[:, :, -1] == NO_ITEM, np.float32(-np.inf), scores[:, :, -1]).max(axis=1)
+    return merge_interests(rows, scores, seen, limit=limit), least
 
 
 def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: Candidates) -> Candidates:

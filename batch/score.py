@@ -1,9 +1,10 @@
 """The step ``score``: each user's interests to a list of items - retrieve, rank, apply the shop's rules, fill up."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -18,7 +19,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run, StepResult
 from artifacts.tables import TableWriter, read_table, reading_table, writing_table
-from batch.overlap import reading_ahead, writing_behind
+from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.retrieve import (
     Candidates,
@@ -126,7 +127,7 @@ def score(
         shards: Numbers out of ``range(run.shards)``.
         options: What the lists depend on.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
-        threads: Threads of one operator of the ranker; 0 takes all. FAISS takes those of the run's profile.
+        threads: Batches searched and ranked side by side; 0 takes all cores. The bytes don't depend on it.
         advance: Told how many users were done, from time to time.
 
     Returns:
@@ -159,7 +160,8 @@ def score(
         session = None
         if ranker is not None:
             session = open_session(ranker, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
-        return partial(_one_shard, run, shop, session, advance)
+        workers = session.workers if session else 1 if chosen.name == "gpu" else threads or len(os.sched_getaffinity(0))
+        return partial(_one_shard, run, shop, session, workers, advance)
 
     return do_shards(
         "score",
@@ -193,7 +195,7 @@ def _tables(run: Run, ranker: Bundle | None, shard: int) -> list[Path]:
 def _open_shop(run: Run, options: ScoreOptions, ranker: Bundle | None, device: str) -> _Shop:
     catalogue = read_table(run.layout.catalogue).combine_chunks()
     item_ids = catalogue["item_id"].combine_chunks()
-    index = open_index(run, item_ids, device=device)
+    index = replace(open_index(run, item_ids, device=device), threads=1)  # batches run side by side already
     index_rows = np.full(len(item_ids), NO_ITEM, dtype=np.int64)
     index_rows[index.items] = np.arange(len(index.items))
     popular = read_table(run.layout.popular)
@@ -222,7 +224,7 @@ def _group(run: Run, catalogue: pa.Table, rule: Rule) -> np.ndarray:
 
 
 def _one_shard(
-    run: Run, shop: _Shop, session: Session | None, advance: Callable[[int], None], task: Task
+    run: Run, shop: _Shop, session: Session | None, workers: int, advance: Callable[[int], None], task: Task
 ) -> Mapping[str, int]:
     tables = _tables(run, session.bundle if session else None, task.shard)
     schema = schemas.scores(run.user_type, run.item_type)
@@ -234,11 +236,11 @@ def _one_shard(
         source = _parts(tables, readers, session, run.profile["batch_users"])
         parts = stack.enter_context(reading_ahead(source))
         write = stack.enter_context(writing_behind(partial(_write, writer, schema, shop)))
-        for part in parts:
-            ranked, counted = _rank(shop, session, part)
+        work = working_side_by_side(partial(_rank, shop, session), parts, workers=workers)
+        for ranked, counted in stack.enter_context(work):
             write(ranked)
             counts.update(counted)
-            advance(part.interests.num_rows)
+            advance(counted["users"])
     return {"rows": writer.rows, **counts}
 
 

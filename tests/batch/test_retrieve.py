@@ -7,7 +7,6 @@ from hypothesis.extra import numpy as npst
 
 from artifacts.errors import UsageError
 from batch.retrieve import (
-    NO_ITEM,
     Candidates,
     Index,
     Lists,
@@ -16,6 +15,7 @@ from batch.retrieve import (
     require_packable,
     retrieve,
 )
+from features.encode import NO_ITEM
 
 LAW = settings(max_examples=25, deadline=None)
 
@@ -181,6 +181,20 @@ def test_a_short_list_is_filled_by_widening() -> None:
     assert (found.rows[0] != NO_ITEM).all()
     assert not set(found.rows[0].tolist()) & set(nearest)
     assert np.array_equal(found.rows[1], narrow.rows[0])
+
+
+@LAW
+@given(seed=st.integers(0, 1000), fetch=st.integers(12, 60), had=st.integers(0, 60))
+def test_looking_at_more_neighbours_first_changes_nothing(seed: int, fetch: int, had: int) -> None:
+    """However many neighbours are dropped as seen, the list is that of exact search over all that is left."""
+    rng = np.random.default_rng(seed)
+    index = make_index(rng.standard_normal((80, 4), dtype=np.float32), lists=1, nprobe=1)
+    own = rng.standard_normal((3, 4), dtype=np.float32)
+    nearest = np.argsort(-(own[0] @ index.vectors.T), kind="stable")[:had].tolist()
+
+    found = retrieve(index, own, np.array([3]), lists_of([nearest]), limit=12, fetch=fetch)
+
+    assert [(item, interest) for item, _, interest in listed(found, 0)] == exact(index, own, nearest, 12)
 
 
 def test_too_few_items_leave_gaps_and_never_the_last_row() -> None:
