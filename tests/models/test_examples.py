@@ -1,0 +1,167 @@
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifacts.errors import UsageError
+from features.cross import match_seen
+from features.day import data_day
+from models.examples import EventIndex, Window, age_weights, earlier_events, next_day, next_events, split_by_time
+
+DAY = 86_400_000_000
+behaviours = st.lists(
+    st.lists(st.tuples(st.integers(0, 9).map(lambda n: n * DAY // 2), st.integers(0, 5)), max_size=8),
+    min_size=1,
+    max_size=5,
+)
+some = settings(max_examples=25, deadline=None)
+
+
+def asked(examples):
+    """Each question as (user, time, end, its targets)."""
+    return [
+        (int(user), int(now), int(end), [int(item) for item, weight in zip(items, weights, strict=True) if weight > 0])
+        for user, now, end, items, weights in zip(
+            examples.users, examples.now_us, examples.ends, examples.targets, examples.weights, strict=True
+        )
+    ]
+
+
+@some
+@given(behaviours)
+def test_a_single_target_is_told_all_and_only_what_was_strictly_before(make_sequences, lists):
+    """Every event of the window with a history before it is one question, whose history ends before its time."""
+    sequences, window = make_sequences(lists), Window(2 * DAY, 4 * DAY)
+    expected = []
+    for user, events in enumerate(lists):
+        start = int(sequences.starts[user])
+        for time, item in sorted(events):
+            earlier = sum(other < time for other, _ in events)
+            if window.start_us <= time < window.end_us and earlier:
+                expected.append((user, time, start + earlier, [item]))
+    assert asked(next_events(sequences, window, targets=1)) == expected
+
+
+@some
+@given(behaviours, st.integers(1, 4), st.integers(0, 3))
+def test_every_event_is_a_target_once_however_questions_are_cut(make_sequences, lists, targets, shift):
+    """Several targets for a question, and another cut of them each epoch, lose no event and tell none of them."""
+    sequences, window = make_sequences(lists), Window(2 * DAY, 4 * DAY)
+    single = asked(next_events(sequences, window, targets=1))
+    cut = asked(next_events(sequences, window, targets=targets, shift=shift % targets))
+    assert [(user, item) for user, _, _, items in cut for item in items] == [
+        (user, item) for user, _, _, items in single for item in items
+    ]
+    first_times = {(user, now): end for user, now, end, _ in single}
+    for user, now, end, items in cut:
+        assert 1 <= len(items) <= targets
+        assert first_times[user, now] == end
+
+
+@some
+@given(behaviours)
+def test_a_night_asks_each_user_once_a_day_before_it_begins(make_sequences, lists):
+    """A question of a night knows the days before; its targets are the different items of that day."""
+    sequences, window = make_sequences(lists), Window(DAY, 4 * DAY)
+    expected = []
+    for user, events in enumerate(lists):
+        for morning in range(DAY, 4 * DAY, DAY):
+            items = sorted({item for time, item in events if morning <= time < morning + DAY})
+            earlier = sum(time < morning for time, _ in events)
+            if items and earlier:
+                expected.append((user, morning, int(sequences.starts[user]) + earlier, items))
+    assert asked(next_day(sequences, window, zone="UTC")) == expected
+
+
+def test_an_item_that_is_not_in_the_catalogue_is_no_target(make_sequences):
+    """Negative rows stay in histories, but nobody is asked for them."""
+    sequences = make_sequences([[(0, 1), (DAY, -2), (2 * DAY, 3)]])
+    assert asked(next_events(sequences, Window(0, 3 * DAY), targets=1)) == [(0, 2 * DAY, 2, [3])]
+    assert asked(next_day(sequences, Window(0, 3 * DAY), zone="UTC")) == [(0, 2 * DAY, 2, [3])]
+
+
+@some
+@given(behaviours)
+def test_the_index_counts_what_a_slow_loop_counts(make_sequences, lists):
+    """How often a user had an item before, when last, whether again later, and how popular it was: all as counted."""
+    sequences = make_sequences(lists)
+    index = EventIndex(sequences, zone="UTC", until_us=5 * DAY)
+    examples = next_events(sequences, Window(0, 5 * DAY), targets=1)
+    items = np.tile(np.arange(6), (len(examples), 1))
+    times, last = index.had(examples.users, examples.ends, items)
+    later = index.has_later(examples.users, examples.ends, items)
+    popular = index.popularity(examples.now_us, items, 2)
+    everything = [event for events in lists for event in events]
+    for row in range(len(examples)):
+        user, now = int(examples.users[row]), int(examples.now_us[row])
+        today = now // DAY * DAY
+        for item in range(6):
+            had = [time for time, other in lists[user] if other == item and time < now]
+            assert times[row, item] == len(had)
+            assert last[row, item] == max(had, default=0)
+            assert later[row, item] == any(other == item and now <= time < 5 * DAY for time, other in lists[user])
+            counted = sum(other == item and today - 2 * DAY <= time < today for time, other in everything)
+            assert popular[row, item] == counted
+
+
+@some
+@given(behaviours)
+def test_training_matches_what_was_had_as_the_night_does(make_sequences, lists):
+    """The index and `features.cross.match_seen` on the night's own table agree: no skew between the two."""
+    sequences = make_sequences(lists)
+    now = 5 * DAY
+    users = np.arange(len(lists))
+    items = np.tile(np.arange(6), (len(lists), 1))
+    seen = [sorted({item for _, item in events}) for events in lists]
+    had, last = EventIndex(sequences, zone="UTC", until_us=now).had(users, sequences.starts[1:], items)
+    lists_of = pa.list_(pa.int64())
+    times, gap = match_seen(
+        items,
+        pa.array(seen, lists_of),
+        pa.array([[sum(o == i for _, o in e) for i in s] for s, e in zip(seen, lists, strict=True)], lists_of),
+        pa.array(
+            [
+                [(now - max(t for t, o in e if o == i)) // 1_000_000 for i in s]
+                for s, e in zip(seen, lists, strict=True)
+            ],
+            lists_of,
+        ),
+    )
+    np.testing.assert_array_equal(had, times)
+    np.testing.assert_array_equal(np.where(had > 0, (now - last) // 1_000_000, -1), gap)
+    rows, positions = earlier_events(sequences, users, sequences.starts[1:])
+    assert sorted(zip(rows.tolist(), sequences.items[positions].tolist(), strict=True)) == sorted(
+        (user, item) for user, events in enumerate(lists) for _, item in events
+    )
+
+
+def test_popularity_follows_local_days(make_sequences):
+    """Yesterday ends at local midnight, over a change of clocks too."""
+    zone = "Europe/Berlin"  # 29 March 1981 had 23 hours there
+    start, end = data_day(date(1981, 3, 29), zone)
+    assert end - start == 23 * DAY // 24
+    sequences = make_sequences([[(start, 1), (end - 1, 1), (end, 1), (end + DAY, 2)]])
+    index = EventIndex(sequences, zone=zone, until_us=end + 2 * DAY)
+    now = np.array([start + 1, end, end + DAY])
+    np.testing.assert_array_equal(index.popularity(now, np.ones((3, 1), dtype=np.int64), 1), [[0], [2], [1]])
+
+
+def test_weights_halve_with_every_half_life_and_have_mean_one():
+    """An event ten days older weighs half where ten days are the half-life."""
+    weights = age_weights(np.array([0, 10 * DAY, 20 * DAY]), 20 * DAY, 10.0)
+    np.testing.assert_allclose(weights / weights[2], [0.25, 0.5, 1.0], rtol=1e-6)
+    assert weights.mean() == pytest.approx(1.0)
+    np.testing.assert_array_equal(age_weights(np.array([0, DAY]), DAY, 0.0), [1.0, 1.0])
+
+
+def test_a_split_leaves_no_training_day_after_a_validation_day():
+    """Validation begins where training ends, and the checkpoint's last day is the last of training."""
+    split = split_by_time(train_until=date(2026, 3, 10), validate_until=date(2026, 3, 12), zone="America/New_York")
+    assert split.train.end_us == split.valid.start_us == data_day(date(2026, 3, 10), "America/New_York")[1]
+    assert split.valid.end_us == data_day(date(2026, 3, 12), "America/New_York")[1]
+    assert split.trained_through == "2026-03-10"
+    with pytest.raises(UsageError, match=r"2026-03-10, 2026-03-09"):
+        split_by_time(train_until=date(2026, 3, 10), validate_until=date(2026, 3, 9), zone="UTC")
