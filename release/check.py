@@ -31,7 +31,7 @@ def check(
         root: The surface's root.
         gates: From :func:`release.gates.configured_gates`.
         channel: Whose earlier release the night is compared with.
-        trained_through: Role to the last day its model was trained on, ISO; what the run says of its bundles if None.
+        trained_through: Role to the last day its model was trained on, ISO, where it is known.
         memory: What DuckDB may hold while it compares two nights, such as ``"1GB"``.
         threads: Threads of that comparison; 0 is all.
 
@@ -42,14 +42,12 @@ def check(
     """
     judged = judged_digest(run)
     earlier = earlier_release(root, run.date, channel)
-    if trained_through is None:
-        trained_through = {role: ids.get("trained_through", "") for role, ids in run.bundles.items()}
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=STAGING_PREFIX) as spill:
         figures, measured = figures_of(
             run,
             content_of_run(run),
             content_of_release(earlier.layout, earlier.manifest) if earlier else None,
-            trained_through=trained_through,
+            trained_through=trained_through or {},
             limits=Limits(memory, threads, Path(spill)),
         )
     version = earlier.version if earlier else None

@@ -27,7 +27,8 @@ class Content:
         interests: Interest vectors, one file a shard.
         items: Item vectors, one file a range of the catalogue, ascending by id.
         index_items: Ids of the indexed items.
-        parameters: What ``index.json`` says.
+        index_parameters: Path of ``index.json``.
+        parameters: What it says.
     """
 
     date: str
@@ -36,6 +37,7 @@ class Content:
     interests: tuple[Path, ...]
     items: tuple[Path, ...]
     index_items: Path
+    index_parameters: Path
     parameters: dict[str, Any]
 
 
@@ -88,6 +90,7 @@ def content_of_run(run: Run) -> Content:
         tuple(layout.interests(shard, run.shards) for shard in users),
         tuple(layout.items(shard, run.item_shards) for shard in range(run.item_shards)),
         layout.index.items,
+        layout.index.parameters,
         read_json(layout.index.parameters),
     )
 
@@ -116,6 +119,7 @@ def content_of_release(layout: ReleaseLayout, manifest: Manifest) -> Content:
         inside(layout.interests),
         inside(layout.items),
         index.items,
+        index.parameters,
         read_json(index.parameters),
     )
 

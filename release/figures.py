@@ -16,7 +16,7 @@ import pyarrow.dataset
 
 from artifacts.errors import CorruptError, InputError, NightrecError
 from artifacts.run import Run
-from artifacts.tables import opening_arrow, read_sidecar, verify_file
+from artifacts.tables import opening_arrow, verify_file
 from release.content import Content, batches_of, schema_of
 from release.gates import Figure
 from release.measure import (
@@ -38,6 +38,14 @@ PSI_ROWS = 1000  # below, the index is mostly noise: about bins x (1/rows + 1/ro
 PROBABILITY_EDGES = 1 / (1 + np.exp(-np.arange(-8.0, 9.0)))
 PRODUCT_EDGES = np.sinh(np.linspace(-5.0, 5.0, 21))
 
+# Where each interaction that ``prepare`` reads must be found again.
+_WAYS_OF_AN_INTERACTION = (
+    "interactions",
+    "interactions_null",
+    "interactions_future",
+    "interactions_of_excluded_users",
+    "interactions_with_excluded_items",
+)
 _FIRST_NIGHT = "first night: there is no release of an earlier date to compare with"
 _PSI_FLOOR = 1e-4  # an empty bin counts as this share, else its logarithm is infinite
 
@@ -112,11 +120,11 @@ def _measure(run: Run, content: Content) -> _Night:
         verify_file(path)
     with opening_arrow(layout.catalogue, columns=["item_id", "eligible", "signal"]) as reader:
         catalogue = reader.read_all()
-    eligible = catalogue["eligible"].to_numpy()
+    eligible, signal = (catalogue[name].to_numpy() for name in ("eligible", "signal"))
     ids = catalogue["item_id"].combine_chunks()
     edges = score_edges(content)
     users = [compare_users(h, s) for h, s in zip(histories, content.scores, strict=True)]
-    items, item_rows = measure_items(content.items, eligible)
+    items, item_rows = measure_items(content.items, eligible & signal)
     count, behaviours, unknown = measure_histories(histories, "item_id")
     return _Night(
         scores=measure_scores(content.scores, ids, eligible, edges),
@@ -128,7 +136,7 @@ def _measure(run: Run, content: Content) -> _Night:
         unknown=unknown,
         missing=sum(missing for missing, _ in users),
         extra=sum(extra for _, extra in users),
-        signal=int(np.count_nonzero(catalogue["signal"].to_numpy())),
+        signal=int(np.count_nonzero(signal)),
         eligible=int(np.count_nonzero(eligible)),
         catalogue=len(ids),
     )
@@ -143,15 +151,14 @@ def _whole(run: Run, content: Content, night: _Night, limits: Limits) -> dict[st
     """Is everybody and everything there, once, in order, and a number?"""
     histories = [run.layout.histories(shard, run.shards) for shard in range(run.shards)]
     scores = night.scores
-    unaccounted = (
-        abs(night.histories - night.interests.users) + abs(night.catalogue - night.item_rows) + _lost_rows(run.counts)
-    )
+    unaccounted = abs(night.histories - night.interests.users) + abs(night.catalogue - night.item_rows)
+    unaccounted += _lost_rows(run.counts, night) + _unindexed(content, night)
     return {
         "rows": Figure(scores.rows),
         "users_missing": Figure(night.missing),
         "users_unknown": Figure(night.extra),
         "users_repeated": Figure(count_repeated_users(histories, limits) if run.shards > 1 else 0),
-        "rows_unaccounted": Figure(unaccounted + _unindexed(content, night)),
+        "rows_unaccounted": Figure(unaccounted),
         "rows_unsorted": Figure(scores.unsorted),
         "items_repeated": Figure(scores.repeated),
         "items_foreign": Figure(scores.foreign),
@@ -159,24 +166,22 @@ def _whole(run: Run, content: Content, night: _Night, limits: Limits) -> dict[st
     }
 
 
-def _lost_rows(counts: Mapping[str, int]) -> int:
-    """Sum what ``prepare`` read but neither kept nor counted as dropped, over ``X_read = X_kept + X_dropped_...``."""
-    lost = 0
-    for key, read in counts.items():
-        name = key.removesuffix("_read")
-        if name != key and f"{name}_kept" in counts:
-            dropped = sum(count for other, count in counts.items() if other.startswith(f"{name}_dropped_"))
-            lost += abs(read - counts[f"{name}_kept"] - dropped)
+def _lost_rows(counts: Mapping[str, int], night: _Night) -> int:
+    """Count the rows that ``prepare`` read and neither kept nor counted as dropped."""
+    lost = abs(counts["users"] - night.histories) + abs(counts["items"] - night.catalogue)
+    if "interactions_read" in counts:
+        lost += abs(counts["interactions_read"] - sum(counts[name] for name in _WAYS_OF_AN_INTERACTION))
     return lost
 
 
 def _unindexed(content: Content, night: _Night) -> int:
-    """Count the items that are neither in the index nor counted by it as kept out."""
-    indexed = read_sidecar(content.index_items).rows
-    kept_out = content.parameters.get("excluded")
-    if not isinstance(kept_out, dict):
-        return 0
-    return abs(night.catalogue - indexed - sum(int(count) for count in kept_out.values()))
+    """Count the items that are neither in the index nor counted by it as kept out, each for one reason."""
+    path, said = content.index_parameters, content.parameters.get("counts")
+    if not isinstance(said, dict) or not all(isinstance(count, int) for count in said.values()):
+        raise CorruptError(f"{path}: expected counts of the items that were indexed and kept out, found {said!r}")
+    indexed: int = sum(batch.num_rows for batch in batches_of([content.index_items], ["item_id"]))
+    unindexed: int = abs(night.catalogue - sum(said.values())) + abs(indexed - said.get("indexed", 0))
+    return unindexed
 
 
 def _models(run: Run, content: Content, night: _Night, trained_through: Mapping[str, str]) -> dict[str, Figure]:
@@ -185,15 +190,21 @@ def _models(run: Run, content: Content, night: _Night, trained_through: Mapping[
     days = [_days(run.date, last) for last in trained_through.values() if last]
     age = Figure(max(days)) if days else Figure(None, "no bundle says on which day its training ended")
     return {
-        "items_unusable": _share(items.zero + items.not_finite, items.vectors, "no item is eligible"),
+        "items_unusable": _share(items.zero + items.not_finite, items.vectors, "no item is eligible and has a signal"),
         "items_without_signal": _share(night.catalogue - night.signal, night.catalogue, "the catalogue is empty"),
         "interests_zero": _share(interests.vectors.zero, interests.vectors.vectors, "no user has a history"),
         "unknown_share": _share(night.unknown, night.behaviours, "no user has a history"),
         "cold_share": _share(interests.cold, interests.users, "there are no users"),
         "model_age": age,
-        "recall": Figure(_parameter(content, "recall")),
+        "recall": _recall(content),
         "list_imbalance": Figure(_parameter(content, "imbalance")),
     }
+
+
+def _recall(content: Content) -> Figure:
+    if content.parameters.get("recall_users") == 0:
+        return Figure(None, "too few users have a history to measure it by")
+    return Figure(_parameter(content, "recall"))
 
 
 def _spread(night: _Night) -> dict[str, Figure]:
@@ -338,10 +349,8 @@ def _query(
 
 def _parameter(content: Content, name: str) -> float:
     found = content.parameters.get(name)
-    if isinstance(found, dict):
-        found = found.get("value")
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise CorruptError(f"{content.index_items.parent}: expected a number for {name}, found {found!r}")
+        raise CorruptError(f"{content.index_parameters}: expected a number for {name}, found {found!r}")
     return float(found)
 
 

@@ -80,7 +80,12 @@ GATES = (
         "at least",
         fixed=True,
     ),
-    Gate("users_missing", "users of the histories without a recommendation", 0, _RERUN, fixed=True),
+    Gate(
+        "users_missing",
+        "users of the histories without a recommendation",
+        0,
+        "is the popular list empty, or have they had everything? see [score] and [retrieve] exclude_seen",
+    ),
     Gate("users_unknown", "recommended users that are in no history", 0, _RERUN, fixed=True),
     Gate("users_repeated", "users that are in more than one shard", 0, _RERUN, fixed=True),
     Gate(
@@ -102,7 +107,7 @@ GATES = (
     ),
     Gate(
         "items_unusable",
-        "share of eligible items whose vector is zero, NaN or Inf",
+        "share of eligible items with a signal whose vector is zero, NaN or Inf",
         0.01,
         "look at the item model and at the catalogue's columns",
     ),

@@ -17,6 +17,14 @@ from artifacts.tables import finish_file, writing_table
 
 WIDTH = 4
 PER_USER = 10
+COUNTS = {
+    "interactions_read": 110,
+    "interactions": 100,
+    "interactions_null": 1,
+    "interactions_future": 2,
+    "interactions_of_excluded_users": 3,
+    "interactions_with_excluded_items": 4,
+}
 
 
 @dataclass
@@ -37,6 +45,7 @@ class Night:
         parameters: Changes ``index.json``.
         user_type: Type of user ids.
         cold: Users without a history.
+        counts: Changes what ``prepare`` counted.
         eligible: Whether each item may be recommended.
     """
 
@@ -53,8 +62,8 @@ class Night:
     parameters: dict[str, Any] = field(default_factory=dict)
     user_type: str = "int64"
     cold: tuple[Any, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
     eligible: Callable[[int], bool] = lambda item: True
-    trained_through: str = "2026-02-20"
 
 
 def make_run(root: Path, night: Night) -> Run:
@@ -63,7 +72,6 @@ def make_run(root: Path, night: Night) -> Run:
         role: {
             "model_id": night.model * 64,
             "bundle_id": role[0] * 64,
-            "trained_through": night.trained_through,
         }
         for role in ("item", "user", "ranker")
     }
@@ -83,7 +91,7 @@ def make_run(root: Path, night: Night) -> Run:
         bundles=bundles,
         semantic=semantic,
         profile={},
-        counts={"interactions_read": 12, "interactions_kept": 10, "interactions_dropped_future": 2},
+        counts={**COUNTS, "users": len(night.users), "items": len(night.items), **night.counts},
     )
     _catalogue_and_index(run, night)
     for shard in range(night.shards):
@@ -117,7 +125,8 @@ def _catalogue_and_index(run: Run, night: Night) -> None:
     _write(run, layout.index.items, schema, pa.table(columns, schema=schema))
     layout.index.ivf.write_bytes(b"an index")
     finish_file(layout.index.ivf, inputs="i")
-    parameters = {"recall": 0.99, "imbalance": 1.0, "excluded": {"ineligible": count - len(indexed)}}
+    counts = {"indexed": len(indexed), "ineligible": count - len(indexed), "no_signal": 0, "nan_vectors": 0}
+    parameters = {"recall": 0.99, "recall_users": 30, "imbalance": 1.0, "counts": counts}
     write_json(layout.index.parameters, {**parameters, **night.parameters})
     finish_file(layout.index.parameters, inputs="i")
 

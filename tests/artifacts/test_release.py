@@ -1,0 +1,128 @@
+"""The manifest and the record: read as written, sealed against any change."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.digest import document_digest
+from artifacts.errors import CorruptError
+from artifacts.layout import RecordLayout, ReleaseLayout
+from artifacts.release import (
+    ContentFile,
+    Manifest,
+    read_record,
+    record_problems,
+    verify_content_file,
+    verify_record_file,
+    verify_release,
+    write_record,
+)
+
+FILES = {"scores/a.arrow": ContentFile(3, "0" * 64, 7), "items/a.arrow": ContentFile(4, "1" * 64, 2)}
+MANIFEST = Manifest("2026-01-02", "k", {"item": {"model_id": "m", "bundle_id": "b"}}, None, FILES)
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Change a sealed document as its writer would: with the digest that belongs to the change."""
+    document = {**json.loads(path.read_text()), **changes}
+    del document["digest"]
+    document["digest"] = document_digest(document)
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def test_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    """A manifest survives its file, and the same manifest gives the same bytes."""
+    path = tmp_path / "manifest.json"
+    for parent in (None, "2026-01-01-000000000000"):
+        manifest = replace(MANIFEST, parent=parent)
+        manifest.write(path)
+        first = path.read_bytes()
+        assert Manifest.read(path) == manifest
+        replace(manifest, files=dict(reversed(FILES.items()))).write(path)
+        assert path.read_bytes() == first
+    assert (MANIFEST.rows("scores"), MANIFEST.rows("none"), MANIFEST.size) == (7, 0, 7)
+
+
+def test_version_is_date_and_content_whatever_the_parent() -> None:
+    """Each field but the parent enters the version."""
+    assert MANIFEST.version.startswith("2026-01-02-")
+    assert replace(MANIFEST, parent="2026-01-01-000000000000").version == MANIFEST.version
+    others = [
+        replace(MANIFEST, date="2026-01-03"),
+        replace(MANIFEST, run_key="l"),
+        replace(MANIFEST, bundles={}),
+        replace(MANIFEST, files={**FILES, "items/a.arrow": ContentFile(4, "2" * 64, 2)}),
+        replace(MANIFEST, files={"scores/b.arrow": FILES["scores/a.arrow"], "items/a.arrow": FILES["items/a.arrow"]}),
+    ]
+    digests = {manifest.content_digest for manifest in [MANIFEST, *others]}
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/../../b", "", "a\\b", ".."])
+def test_listed_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    """A manifest or record that lists a path outside is refused, though its seal is right."""
+    path = tmp_path / "manifest.json"
+    MANIFEST.write(path)
+    reseal(path, files={name: {"size": 1, "sha256": "0", "rows": 1}})
+    with pytest.raises(CorruptError, match=r"manifest\.json"):
+        Manifest.read(path)
+    record = RecordLayout(tmp_path / "record")
+    write_record(record, {})
+    reseal(record.contents, files={name: {"size": 1, "sha256": "0"}})
+    with pytest.raises(CorruptError, match=r"record\.json"):
+        read_record(record)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"format": 2}, {"more": 1}, {"files": []}, {"files": {"a": 3}}, {"files": {"a": {"size": 1}}}]
+)
+def test_foreign_manifest_is_corrupt(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """A manifest of another format or with other fields is an error that names it, though its seal is right."""
+    path = tmp_path / "manifest.json"
+    MANIFEST.write(path)
+    reseal(path, **changes)
+    with pytest.raises(CorruptError, match=r"manifest\.json"):
+        Manifest.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"a": NaN}', '{"a": "\\ud800"}'])
+def test_unsealed_document_is_corrupt(tmp_path: Path, text: str) -> None:
+    """What carries no digest of its own, or cannot have one, is refused."""
+    path = tmp_path / "manifest.json"
+    path.write_text(text)
+    with pytest.raises(CorruptError, match=r"manifest\.json"):
+        Manifest.read(path)
+
+
+def test_record_keeps_the_checksums_it_had(tmp_path: Path) -> None:
+    """Adding to a record does not bless a file that was changed since it was listed."""
+    record = RecordLayout(tmp_path / "record")
+    write_record(record, {record.gates: {"passed": False}})
+    record.gates.write_text('{"passed": true}')
+    write_record(record, {record.timings: {"score": 3}})
+    assert list(read_record(record)) == ["gates.json", "timings.json"]
+    (problem,) = record_problems(record)
+    assert "gates.json" in problem
+    with pytest.raises(CorruptError, match=r"gates\.json"):
+        verify_record_file(record, record.gates)
+    assert verify_record_file(record, record.timings) == record.timings
+    write_record(record, {record.gates: {"passed": True}})
+    assert list(record_problems(record)) == []
+    with pytest.raises(CorruptError, match="not listed"):
+        verify_record_file(record, record.report)
+
+
+def test_release_without_a_record_is_not_whole(tmp_path: Path) -> None:
+    """A release whose record was removed is found, and so is a file that the manifest does not list."""
+    manifest = replace(MANIFEST, files={})
+    layout = ReleaseLayout(tmp_path / manifest.version)
+    manifest.write(layout.manifest)
+    with pytest.raises(CorruptError, match=r"record\.json"):
+        verify_release(layout.folder)
+    write_record(layout.record, {})
+    assert verify_release(layout.folder) == manifest
+    with pytest.raises(CorruptError, match="not listed"):
+        verify_content_file(layout, manifest, "scores/a.arrow")

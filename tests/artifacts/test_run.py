@@ -1,0 +1,156 @@
+"""Runs and layouts: named by their content, read back as they were written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artifacts import errors
+from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
+from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
+from artifacts.run import Run, find_run, parse_shards, run_key_of
+from artifacts.store import write_json
+
+RUN = Run(
+    folder=Path("runs"),
+    run_key="0123456789abcdef",
+    date="2026-01-02",
+    now=1767398400,
+    inputs="d" * 64,
+    user_id="string",
+    item_id="uint64",
+    shards=3,
+    item_shards=2,
+    bundles={"item": {"model_id": "m", "bundle_id": "b"}},
+    semantic={"top_n": 50},
+    profile={"device": "cpu"},
+    counts={"users": 7},
+)
+
+
+def prepared(root: Path) -> Run:
+    folder = RootLayout(root).run(RUN.date, RUN.run_key).folder
+    write_json(RunLayout(folder).run, RUN.document())
+    return replace(RUN, folder=folder)
+
+
+def test_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    """A run that was moved is the same run in another folder; its types are Arrow's."""
+    run = prepared(tmp_path)
+    assert Run.read(run.folder) == run
+    assert (run.user_type, run.item_type) == (pa.string(), pa.uint64())
+    said = {"data_date": "2026-01-02", "run_key": RUN.run_key, "inputs": "d" * 64, "model_id_item": "m"}
+    assert run.metadata() == said
+
+
+def test_current_run_is_found_or_said_to_be_missing(tmp_path: Path) -> None:
+    """The run of a date is the one ``prepare`` names; without one the message says what to run."""
+    with pytest.raises(StaleRunError, match="nightrec prepare --date 2026-01-02"):
+        find_run(tmp_path, RUN.date)
+    run = prepared(tmp_path)
+    write_json(RootLayout(tmp_path).current_run(RUN.date), {"run_key": RUN.run_key})
+    assert find_run(tmp_path, RUN.date) == run
+    assert find_run(tmp_path, RUN.date, RUN.run_key) == run
+    with pytest.raises(StaleRunError, match="not a prepared run"):
+        find_run(tmp_path, RUN.date, "other")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1}'])
+def test_foreign_run_is_corrupt(tmp_path: Path, text: str) -> None:
+    """Whatever stands in run.json that is not ours is an error that names it."""
+    run = prepared(tmp_path)
+    run.layout.run.write_text(text)
+    with pytest.raises(CorruptError, match=r"run\.json"):
+        Run.read(run.folder)
+
+
+def test_run_key_depends_on_each_part() -> None:
+    """Inputs, bundles, semantic config and profile all enter the key; the order of their keys does not."""
+    parts = ("i", {"item": {"model_id": "m", "bundle_id": "b"}}, {"a": 1, "b": 2}, {"device": "cpu"})
+    key = run_key_of(*parts)
+    assert len(key) == 16
+    assert run_key_of(parts[0], parts[1], {"b": 2, "a": 1}, parts[3]) == key
+    assert run_key_of("j", *parts[1:]) != key
+    assert run_key_of(parts[0], {}, *parts[2:]) != key
+    assert run_key_of(*parts[:2], {"a": 1}, parts[3]) != key
+    assert run_key_of(*parts[:3], {"device": "gpu"}) != key
+
+
+@pytest.mark.parametrize(
+    ("text", "shards"),
+    [("0/1", [0]), ("3/64", [3]), ("0-7/64", list(range(8))), ("63-63/64", [63]), ("0-63/64", range(64))],
+)
+def test_shards_are_read_with_both_ends(text: str, shards: list[int]) -> None:
+    """A group of shards names its first and last shard."""
+    assert list(parse_shards(text, int(text.split("/")[1]))) == list(shards)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "3/", "/4", "a/4", "4/4", "-1/4", "2-1/4", "0-4/4", "1/8", "1-2-3/4", "0/4/4", "1.0/4"]
+)
+def test_wrong_shards_are_a_usage_error(text: str) -> None:
+    """What cannot be read, or does not fit the run, repeats what was given."""
+    with pytest.raises(UsageError, match=r"--shard"):
+        parse_shards(text, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shards=st.integers(1, 300))
+def test_shard_names_ascend_with_their_numbers(shards: int) -> None:
+    """Sorted by name, shards are sorted by number."""
+    names = [shard_name(shard, shards) for shard in range(shards)]
+    assert sorted(names) == names
+    assert len(set(names)) == shards
+
+
+def test_names_on_disk_are_these(tmp_path: Path) -> None:
+    """The names of a run, a bundle and a release are a contract with readers of other languages."""
+    run, bundle, release, root = (
+        RunLayout(tmp_path),
+        BundleLayout(tmp_path),
+        ReleaseLayout(tmp_path),
+        RootLayout(tmp_path),
+    )
+    named = {
+        run.scores(3, 64): "scores/00003-of-00064.arrow",
+        run.interests(0, 1): "interests/00000-of-00001.arrow",
+        run.items(0, 1): "items/00000-of-00001.arrow",
+        run.histories(0, 1): "prepare/histories/00000-of-00001.arrow",
+        run.seen(0, 1): "prepare/seen/00000-of-00001.arrow",
+        run.catalogue: "prepare/catalogue.arrow",
+        run.index.ivf: "index/ivf.faiss",
+        run.index.items: "index/items.arrow",
+        run.index.parameters: "index/index.json",
+        run.record.gates: "record/gates.json",
+        bundle.contract: "bundle.json",
+        bundle.graph: "model.onnx",
+        bundle.external_data: "model.onnx.data",
+        bundle.vocabulary("brand"): "vocabularies/brand.arrow",
+        release.manifest: "manifest.json",
+        release.record.contents: "record/record.json",
+        root.latest: "LATEST",
+        root.channel("shadow"): "channels/shadow",
+        root.release("v").folder: "releases/v",
+        root.run("2026-01-02", "k").run: "runs/2026-01-02/k/run.json",
+        sidecar_of(run.catalogue): "prepare/catalogue.arrow.done.json",
+    }
+    assert {path.relative_to(tmp_path).as_posix() for path in named} == set(named.values())
+    # A release has its tables under the names that the run has.
+    assert [release.scores, release.interests, release.items] == [
+        run.scores(0, 1).parent,
+        run.interests(0, 1).parent,
+        run.items(0, 1).parent,
+    ]
+
+
+def test_exit_codes_are_those_of_the_readme() -> None:
+    """Every error raised on purpose ends with the exit code that its docstring table gives it."""
+    table = errors.__doc__ or ""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NightrecError)]
+    for kind in kinds:
+        line = next(line for line in table.splitlines() if kind.__name__ in line)
+        assert kind.exit_code == int(line.split(kind.__name__)[1].split()[0])
+    assert len(kinds) == 10
