@@ -31,7 +31,7 @@ def fit(
     config: ConfigPath,
     json: Json = False,
 ) -> None:
-    """Train a network; its checkpoint is made in the folder of [train]."""
+    """Train a network on the surface's own inputs, as the table train of the config says."""
     read = configured(config)
     train = _train(read)
     folder = Path(train.folder)

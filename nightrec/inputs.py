@@ -86,8 +86,8 @@ def count_inputs(inputs: Inputs) -> Counted:
 
 
 def _one(relation: Any) -> Any:
-    row = relation.fetchone()
-    return row[0] if row else 0
+    ((value,),) = relation.fetchall()
+    return value
 
 
 def _paths(source: Source) -> list[str]:

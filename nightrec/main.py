@@ -75,12 +75,12 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line, and end with its exit code."""
+    _catch_signals()
     sys.exit(execute(sys.argv[1:]))
 
 
 def execute(arguments: Sequence[str]) -> int:
     """Run one command; every way to end is one message at most, and an exit code of the table in the README."""
-    _catch_signals()
     try:
         return _invoke(arguments)
     except NightrecError as error:
@@ -121,13 +121,16 @@ def _catch_signals() -> None:
 
 
 def _usage(error: typer.TyperException) -> str:
-    message = error.format_message().strip().rstrip(".")
+    message = error.format_message().strip().rstrip(".").replace("Value error, ", "")
     context: Any = getattr(error, "ctx", None)
-    return f"{message}; see {context.command_path} --help" if context else message
+    if not message or context is None:
+        return message  # without a message, the help was asked for by saying nothing
+    return f"{message}{'' if message.endswith('?') else ';'} see {context.command_path} --help"
 
 
 def _fail(arguments: Sequence[str], error: NightrecError) -> int:
-    say(f"nightrec: {error}")
+    if str(error):
+        say(f"nightrec: {error}")
     if "--json" in arguments:
         answer({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
     return error.exit_code

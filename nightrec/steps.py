@@ -12,7 +12,6 @@ from artifacts.errors import UsageError
 from artifacts.run import Run, StepResult
 from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
-from nightrec.inputs import inputs_of
 
 if TYPE_CHECKING:
     from batch.score import ScoreOptions
@@ -86,6 +85,7 @@ def prepare(config: Config, day: str, seen_future: str, advance: Advance) -> tup
     """
     from batch.prepare import PrepareRequest
     from batch.prepare import prepare as prepare_run
+    from nightrec.inputs import inputs_of
 
     if config.bundles is None:
         raise UsageError(_NO_BUNDLES)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_LOG_WIDTH = 160
+
 
 def say(text: str) -> None:
     """Tell people a line, on standard error."""
@@ -25,15 +27,15 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
     from rich.table import Table
 
     listed = [list(row) for row in rows]
+    # A log has no width of its own: nothing is folded there that a search should find.
+    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=_LOG_WIDTH)
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, name in enumerate(columns):
-        numbers = all(isinstance(row[place], int | float) for row in listed) and bool(listed)
+        numbers = bool(listed) and all(isinstance(row[place], int | float | None) for row in listed)
         table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in listed:
         table.add_row(*(_cell(value) for value in row))
-    console = Console(stderr=True)
-    # A log has no width of its own: nothing is folded there that a search should find.
-    console.print(table, markup=False, width=console.width if console.is_terminal else 160)
+    console.print(table, markup=False)
 
 
 def _cell(value: object) -> Any:

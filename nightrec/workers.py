@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from artifacts.errors import NightrecError
@@ -48,7 +48,7 @@ def run_groups(
     if len(groups) < 2:
         return work(groups[0] if groups else [], advance)
     lifeline, held = _SPAWN.Pipe(duplex=False)
-    processes: dict[Connection, BaseProcess] = {}
+    processes: dict[Connection, SpawnProcess] = {}
     try:
         for group in groups:
             reader, writer = _SPAWN.Pipe(duplex=False)
@@ -63,7 +63,7 @@ def run_groups(
             process.join()
 
 
-def _collect(processes: dict[Connection, BaseProcess], advance: Callable[[int], None]) -> list[StepResult]:
+def _collect(processes: dict[Connection, SpawnProcess], advance: Callable[[int], None]) -> list[StepResult]:
     results, open_ = [], dict(processes)
     while open_:
         for reader in wait(list(open_)):

@@ -1,0 +1,386 @@
+"""The command line as people and machines meet it: real processes, their exit codes and what they say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from artifacts.errors import NightrecError
+from nightrec.main import execute
+
+DATE = "2026-03-10"
+VERBS = (
+    *("fit", "export", "run"),
+    *("prepare", "items", "index", "interests", "score", "check", "publish"),
+    *("releases", "recommend", "plan", "doctor"),
+)
+
+
+def test_help_names_every_verb(command: Any) -> None:
+    """What the design lists is there, each with a line of its own."""
+    finished = command("--help")
+
+    assert finished.returncode == 0
+    for verb in VERBS:
+        assert f"│ {verb} " in finished.stdout
+    assert finished.stderr == ""
+
+
+@pytest.mark.parametrize("verb", [*((verb,) for verb in VERBS), ("releases", "verify")])
+def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Every verb has a help, and every option of it says what it is for."""
+    assert execute([*verb, "--help"]) == 0
+
+    assert f"nightrec {' '.join(verb)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prepair"], "No such command 'prepair'. Did you mean 'prepare'?"),
+        (["releases", "shw"], "Did you mean 'show'?"),
+        (["run"], "Missing option '--config'"),
+        (["run", "--config", "x.toml"], "Missing option '--date'"),
+        (["run", "--config", "x.toml", "--date", "2026-02-30"], "'--date': expected a day as YYYY-MM-DD"),
+        (["run", "--config", "x.toml", "--date", DATE, "--device", "tpu"], "'tpu' is not one of 'cpu', 'gpu', 'auto'"),
+        (["run", "--config", "x.toml", "--date", DATE, "--workers", "0"], "--workers"),
+        (["run", "--config", "x.toml", "--date", DATE, "--wrkers", "2"], "--wrkers"),
+        (["run", "--config", "x.toml", "--date", DATE], "x.toml: the config cannot be read"),
+        (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
+        (["export", "--out", "x"], "give one of --checkpoint and --factory"),
+        (["recommend", "--config", "x.toml"], "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake is told in one line on standard error."""
+    assert execute(arguments) == 2
+
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.startswith("nightrec: ")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_saying_nothing_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who does not know what to say is told."""
+    assert execute([]) == 2
+
+    out, err = capsys.readouterr()
+    assert "prepare" in out
+    assert err == ""
+
+
+def test_a_night_is_one_object_on_standard_output(published: tuple[Path, Any]) -> None:
+    """With --json a machine reads one object, and people still read a table on standard error."""
+    config, finished = published
+
+    said = json.loads(finished.stdout)
+    steps = {step["step"]: step for step in said["steps"]}
+
+    assert list(steps) == ["prepare", "items", "index", "interests", "score", "check", "publish"]
+    assert steps["score"]["rows"] == 39 * 5
+    assert steps["score"]["skipped"] == 0
+    assert (config.parent / "store" / "releases" / said["release"] / "manifest.json").exists()
+    assert "interests" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_night_again_skips_all_and_says_so(published: tuple[Path, Any], command: Any) -> None:
+    """Every step that writes says that it was done already."""
+    config, _ = published
+
+    again = command("run", "--config", config, "--date", DATE, "--json")
+
+    assert again.returncode == 0, again.stderr
+    steps = {step["step"]: step for step in json.loads(again.stdout)["steps"]}
+    assert [name for name, step in steps.items() if step["skipped"] < step["shards"]] == ["check"]
+    assert again.stderr.count("done already") >= 6
+
+
+def test_timings_are_kept_in_the_record_and_nowhere_else(published: tuple[Path, Any]) -> None:
+    """The record tells how long the steps took; it is listed with its checksum."""
+    config, finished = published
+    said = json.loads(finished.stdout)
+    record = config.parent / "store" / "releases" / said["release"] / "record"
+
+    timings = json.loads((record / "timings.json").read_text())
+
+    assert set(timings) >= {"prepare", "items", "index", "interests", "score", "check"}
+    assert "timings.json" in json.loads((record / "record.json").read_text())["files"]
+
+
+def test_recommendations_come_with_titles(published: tuple[Path, Any], command: Any) -> None:
+    """What a user is recommended is told by rank, with what the catalogue calls it."""
+    config, _ = published
+
+    finished = command("recommend", "3", "--config", config, "--top", "3", "--json")
+
+    assert finished.returncode == 0, finished.stderr
+    items = json.loads(finished.stdout)["items"]
+    assert [item["rank"] for item in items] == [1, 2, 3]
+    assert all(item["title"] == f"Thing {item['item_id']}" for item in items)
+    assert items[0]["title"] in finished.stderr
+
+
+def test_a_release_is_listed_shown_and_verified(published: tuple[Path, Any], command: Any) -> None:
+    """The verbs on releases speak of the one that there is."""
+    config, finished = published
+    version = json.loads(finished.stdout)["release"]
+
+    listed = command("releases", "list", "--config", config, "--json")
+    shown = command("releases", "show", "--config", config, "--json")
+    verified = command("releases", "verify", version, "--config", config, "--json")
+
+    assert [one["version"] for one in json.loads(listed.stdout)["releases"]] == [version]
+    assert json.loads(listed.stdout)["releases"][0]["channels"] == ["LATEST"]
+    assert json.loads(shown.stdout)["rows"] == 39 * 5
+    assert json.loads(verified.stdout)["version"] == version
+
+
+def test_a_plan_counts_the_inputs(published: tuple[Path, Any], command: Any) -> None:
+    """Rows are those of the files; every step has disk, memory and minutes."""
+    config, _ = published
+    events = pq.read_metadata(config.parent / "data" / "events.parquet").num_rows
+
+    finished = command("plan", "--config", config, "--json")
+
+    assert finished.returncode == 0, finished.stderr
+    told = json.loads(finished.stdout)
+    assert told["sizes"]["events"] == events
+    assert told["sizes"]["items"] == 30
+    assert 30 <= told["sizes"]["users"] <= 50
+    assert told["sizes"]["width"] == 4
+    assert all(step["minutes"] >= 0 for step in told["steps"])
+
+
+def test_the_doctor_knows_this_environment(command: Any) -> None:
+    """An environment that runs these tests is healthy."""
+    finished = command("doctor", "--json")
+
+    assert finished.returncode == 0, finished.stderr
+    found = {finding["what"]: finding["found"] for finding in json.loads(finished.stdout)["findings"]}
+    assert found["ONNX Runtime"].startswith("onnxruntime")
+    assert found["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def run(config: Path, *more: str, date: str = DATE) -> list[str]:
+    return ["run", "--config", str(config), "--date", date, *more]
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    code = execute(arguments)
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return code, err
+
+
+def test_no_gpu_is_code_1_before_any_data_is_read(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A GPU that is not there is said before the inputs are missed."""
+    (surface.parent / "data" / "events.parquet").unlink()
+
+    code, err = fails(run(surface, "--device", "gpu"), capsys)
+
+    assert code == 1
+    assert "device = gpu, but no GPU can be used" in err
+
+
+def test_a_missing_bundle_is_code_2(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the folder and the command that makes it."""
+    surface.write_text(surface.read_text().replace("bundles/item", "bundles/itm"))
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 2
+    assert "bundles/itm" in err
+    assert "nightrec export" in err
+
+
+def test_a_changed_bundle_is_code_4(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bundle is verified before it is loaded."""
+    path = surface.parent / "bundles" / "item" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 4
+    assert str(path) in err
+
+
+def test_a_missing_gate_is_found_before_the_night(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt gate costs no night."""
+    surface.write_text(surface.read_text() + "\n[gates]\nchrun = 0.5\n")
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 2
+    assert "churn" in err
+    assert not (surface.parent / "store" / "runs").exists()
+
+
+def test_a_wrong_input_is_code_4_and_names_file_and_column(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A renamed column is told with its file."""
+    path = surface.parent / "data" / "events.parquet"
+    pq.write_table(pq.read_table(path).rename_columns(["user_id", "itemid", "time"]), path)
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 4
+    assert str(path) in err
+    assert "item_id" in err
+    assert "did you mean itemid?" in err
+
+
+def test_a_day_that_is_not_there_is_code_5(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Later it may be there."""
+    code, err = fails(run(surface, date="2026-03-20"), capsys)
+
+    assert code == 5
+    assert "2026-03-20" in err
+
+
+def test_a_day_that_is_not_there_after_its_deadline_is_code_3(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for ever."""
+    surface.write_text(surface.read_text() + "\n[day]\ndeadline_hours = 1\n")
+
+    code, err = fails(run(surface, date="2026-03-20"), capsys)
+
+    assert code == 3
+    assert "the deadline, 1 hours after the day's end, has passed" in err
+
+
+def test_a_step_without_a_run_is_code_1(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What comes first is named."""
+    code, err = fails(["items", "--config", str(surface), "--date", DATE], capsys)
+
+    assert code == 1
+    assert "nightrec prepare" in err
+
+
+def test_a_refused_night_is_code_3_and_an_override_publishes_it(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gate keeps a night from readers, unless someone gives a reason, which is recorded."""
+    surface.write_text(surface.read_text() + "\n[gates]\nmodel_age = { bound = 1, action = 'fail' }\n")
+    store = surface.parent / "store"
+
+    code, err = fails(run(surface), capsys)
+    assert code == 3
+    assert "model_age" in err
+    assert not (store / "LATEST").exists()
+
+    assert execute(run(surface, "--override", "the model is retrained tomorrow")) == 0
+    (release,) = (path for path in (store / "releases").iterdir() if path.is_dir())
+    assert "retrained tomorrow" in (release / "record" / "overrides.json").read_text()
+
+
+def test_a_failure_is_one_object_too(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json a machine is told the kind of failure and the exit code."""
+    code = execute(run(surface, "--json", date="2026-03-20"))
+
+    said = json.loads(capsys.readouterr().out)
+    assert (said["exit_code"], said["kind"]) == (code, "NotReadyError") == (5, "NotReadyError")
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_a_file(
+    surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What nobody foresaw ends with code 1, and what is needed to find its cause is kept."""
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr("nightrec.steps.require_all", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert execute(run(surface)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    (kept,) = tmp_path.glob("nightrec-*.txt")
+    assert str(kept) in err
+    assert "in broken" in kept.read_text()
+
+    assert execute(["--debug", *run(surface)]) == 1
+    assert "in broken" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(
+    surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a library is not installed, the message says what to install."""
+
+    def missing(*arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("nightrec.steps.require_all", missing)
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 2
+    assert "pip install 'nightrec[train]'" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_night_says_how_to_go_on_and_does(
+    surface: Path, command: Any, number: signal.Signals, code: int
+) -> None:
+    """A signal ends the night in order; the same command then finishes it."""
+    gate = surface.parent / "gate"
+    os.mkfifo(gate)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPS.format(gate=str(gate)), *run(surface)], stderr=subprocess.PIPE, text=True
+    )
+    gate.read_text()  # the night has come to its third step
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert f"stopped by {number.name}" in err
+    assert f"nightrec run --config {surface} --date {DATE}" in err
+    again = command(*run(surface), "--json")
+    assert again.returncode == 0, again.stderr
+    steps = {step["step"]: step for step in json.loads(again.stdout)["steps"]}
+    assert steps["prepare"]["skipped"] == steps["prepare"]["shards"]
+    assert steps["items"]["skipped"] == 1
+    assert steps["interests"]["skipped"] == 0
+
+
+STOPS = """
+import sys, time
+from pathlib import Path
+from nightrec import main, steps
+def stop(*arguments):
+    Path({gate!r}).write_text("here")
+    time.sleep(60)
+steps.MODEL_STEPS["index"] = stop
+main.main()
+"""
+
+
+def test_progress_is_shown_on_a_terminal_alone(published: tuple[Path, Any]) -> None:
+    """A log gets no bar: no escape sequence is in what a pipe is given."""
+    _, finished = published
+
+    assert "\x1b" not in finished.stderr
+
+
+def test_every_error_has_an_exit_code_of_the_design() -> None:
+    """0 done, 1 failed, 2 usage, 3 refused, 4 wrong input or conflict, 5 not there yet: nothing else."""
+
+    def below(kind: type[NightrecError]) -> set[type[NightrecError]]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    assert {kind.exit_code for kind in below(NightrecError)} == {1, 2, 3, 4, 5}
