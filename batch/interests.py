@@ -9,12 +9,12 @@ import pyarrow as pa
 from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
-from artifacts.tables import TableWriter, reading_table, writing_table
+from artifacts.tables import TableWriter, opening_arrow, verify_file, writing_table
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
-from batch.towers import Batch, UserVectors, encode_users, user_vectors
+from batch.towers import Batch, UserVectors, encode_users, user_columns, user_vectors
 
 
 def compute_interests(
@@ -63,9 +63,11 @@ def compute_interests(
 
 def _one_shard(run: Run, session: Session, advance: Callable[[int], None], task: Task) -> Mapping[str, int]:
     schema = schemas.interests(run.user_type, session.bundle.width)
+    histories = run.layout.histories(task.shard, run.shards)
+    verify_file(histories)
     cold = vectors = 0
     with (
-        reading_table(run.layout.histories(task.shard, run.shards)) as reader,
+        opening_arrow(histories, columns=user_columns(session)) as reader,
         writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_users(session, _batches(reader))) as batches,
         working_side_by_side(partial(_compute, session), batches, workers=session.workers) as results,

@@ -14,7 +14,7 @@ from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
-from batch.towers import Batch, encode_items, item_vectors
+from batch.towers import Batch, encode_items, item_columns, item_vectors
 
 
 def embed_items(
@@ -66,7 +66,7 @@ def _embed_range(run: Run, session: Session, advance: Callable[[int], None], tas
     schema = schemas.items(run.item_type, session.bundle.width)
     not_finite = zero = 0
     with (
-        opening_arrow(run.layout.catalogue) as reader,
+        opening_arrow(run.layout.catalogue, columns=item_columns(session)) as reader,
         writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_items(session, _range(reader, task.shard, run.item_shards))) as batches,
         working_side_by_side(partial(_embed, session), batches, workers=session.workers) as results,

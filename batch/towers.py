@@ -39,6 +39,18 @@ def cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch
             yield batch.slice(start, rows)
 
 
+def user_columns(session: Session) -> list[str]:
+    """Columns of ``histories`` that *session*, a user bundle's, needs, in the table's order."""
+    spec = session.bundle.spec
+    features = [*(f"history_{name}" for name in spec.item_features), *(f"profile_{n}" for n in spec.profile_features)]
+    return ["user_id", *features, "history_length"]
+
+
+def item_columns(session: Session) -> list[str]:
+    """Columns of ``catalogue`` that *session*, an item bundle's, needs, in the table's order."""
+    return ["item_id", *(f"feature_{name}" for name in session.bundle.spec.item_features)]
+
+
 def encode_users(session: Session, batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     """Encode rows of ``histories`` (or ``sample``) into batches for *session*, a user or a ranker bundle's."""
     bundle = session.bundle

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts.bundle import Role, read_bundle
+from artifacts.bundle import Role, Tensor, read_bundle
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout
 from batch import profile as profiles
 from batch.overlap import working_side_by_side
 from batch.profile import choose_device, cpu_class, require_profile, resolve_profile, runtime_wheel
-from batch.session import open_session
+from batch.session import Session, open_session
 
 
 def test_a_session_gives_what_numpy_computes_from_the_same_weights(tiny, user_bundle, item_bundle, weights):
@@ -74,6 +74,21 @@ def test_an_id_outside_its_vocabulary_never_reaches_the_graph(tiny, user_bundle,
     place = r"\[3\]" if inputs[name].ndim == 1 else r"\[3, 0\]"
     with pytest.raises(InputError, match=rf"{name}: expected rows 0 to {limit}, found {value} at {place}"):
         open_session(user_bundle, rows=8).run(inputs)
+
+
+def test_a_rankers_gaps_and_candidates_are_checked_too(tiny, user_bundle):
+    """Every integer input has its limit: vocabularies by feature, gaps by the number of buckets."""
+    tensors = [
+        Tensor(name, "int32", ("users", tiny.LENGTH)) for name in ("history_item_id", "gap", "candidate_category")
+    ]
+    ranker = replace(user_bundle, role=Role.RANKER, inputs=tuple(tensors))
+    session = Session(ranker, None, rows=4, device=choose_device("cpu"), workers=1)
+    good = {tensor.name: np.zeros((2, tiny.LENGTH), np.int32) for tensor in tensors}
+    for name, limit in (("history_item_id", 41), ("gap", 3), ("candidate_category", 5)):
+        for value in (-1, limit + 1):
+            bad = good | {name: good[name] + np.int32(value)}
+            with pytest.raises(InputError, match=rf"{name}: expected rows 0 to {limit}, found {value}"):
+                session.run(bad)
 
 
 def test_ids_of_another_integer_type_are_checked_before_they_are_cast(tiny, user_bundle):
