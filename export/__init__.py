@@ -1,0 +1,4 @@
+"""From a trained model to a verified bundle: a graph that passed the gate, vocabularies, canary rows, a contract.
+
+Read in this order: ``source``, ``graph``, ``sample``, ``parity``, ``write``.
+"""

@@ -1,0 +1,244 @@
+"""A source: a trained network that becomes a bundle, where it comes from, and how it is run for comparison."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from artifacts.bundle import CROSS_FEATURES, OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
+from artifacts.errors import UsageError
+from features.vocabulary import Vocabulary
+
+Arrays = dict[str, NDArray[Any]]
+Shape = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A trained network with all that its bundle says of it.
+
+    Attributes:
+        role: What it computes.
+        module: ``forward(*inputs)`` in the order of ``artifacts.bundle.input_names``, on the CPU, in fp32; it gives the
+            role's outputs in order, optional ones last. It is put into evaluation mode before use.
+        spec: What it is told.
+        vocabularies: By feature, for every feature of *spec*.
+        trained_through: The last day it was trained on, ISO; ``""`` if its maker does not say.
+        integers: ``"int32"`` or ``"int64"``, of its id and bucket inputs.
+        dynamic_length: Whether it takes histories of any length; ``spec.history_length`` if not.
+        about: What its maker says of it in the contract; enters no digest.
+    """
+
+    role: Role
+    module: torch.nn.Module
+    spec: FeatureSpec
+    vocabularies: Mapping[str, Vocabulary]
+    trained_through: str = ""
+    integers: str = "int32"
+    dynamic_length: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no bundle can hold.
+
+        Raises:
+            UsageError: Naming what was expected and what was found.
+        """
+        names = input_names(self.role, self.spec)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"{self.role} source: expected features of different names, found {twice[0]} twice")
+        if missing := [name for name in self.spec.features if name not in self.vocabularies]:
+            raise UsageError(f"{self.role} source: feature {missing[0]} has no vocabulary; give one for every feature")
+        if strange := [name for name in self.spec.cross_features if name not in CROSS_FEATURES]:
+            raise UsageError(f"{self.role} source: cross feature {strange[0]} is none of {', '.join(CROSS_FEATURES)}")
+        if self.integers not in {"int32", "int64"}:
+            raise UsageError(f"{self.role} source: integers: expected int32 or int64, found {self.integers}")
+        if self.trained_through and not _is_day(self.trained_through):
+            raise UsageError(
+                f"{self.role} source: trained_through: expected YYYY-MM-DD or nothing, found {self.trained_through}"
+            )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its inputs, in order."""
+        return input_names(self.role, self.spec)
+
+    @property
+    def length(self) -> int | str:
+        """The axis of the behaviours: a size, or the name of a dynamic axis."""
+        return "length" if self.dynamic_length else self.spec.history_length
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def input_shape(source: Source, name: str) -> tuple[int | str, ...]:
+    """Shape of an input; a dynamic axis by its name."""
+    if source.role is Role.ITEM:
+        return ("items",)
+    if name == "cross":
+        return ("users", "candidates", len(source.spec.cross_features))
+    if name == "gap" or name.startswith("history_"):
+        return ("users", source.length)
+    return ("users", "candidates") if name.startswith("candidate_") else ("users",)
+
+
+def output_shape(source: Source, name: str) -> Shape:
+    """Shape of an output; a dynamic axis by its name, None where the network chooses the size."""
+    shapes: dict[str, Shape] = {
+        "vector": ("items", None),
+        "interests": ("users", None, None),
+        "count": ("users",),
+        "weights": ("users", None, source.length),
+        "score": ("users", "candidates"),
+    }
+    return shapes[name]
+
+
+def feature_of(source: Source, name: str) -> str | None:
+    """The feature whose vocabulary rows an input holds; None for ``gap`` and ``cross``."""
+    if source.role is Role.ITEM:
+        return name
+    prefix, _, feature = name.partition("_")
+    return feature if prefix in {"history", "profile", "candidate"} else None
+
+
+def run_source(source: Source, inputs: Arrays) -> Arrays:
+    """Run the network itself on *inputs*.
+
+    Raises:
+        UsageError: If it gives other outputs than its role has.
+    """
+    source.module.eval()
+    tensors = [torch.from_numpy(inputs[name]) for name in source.inputs]
+    with torch.no_grad():
+        result = source.module(*tensors)
+    outputs = tuple(result) if isinstance(result, tuple | list) else (result,)
+    required, optional = OUTPUT_NAMES[source.role], OPTIONAL_OUTPUTS[source.role]
+    names = (*required, *optional)[: len(outputs)]
+    if not len(required) <= len(outputs) <= len(required) + len(optional):
+        raise UsageError(f"{source.role} source: expected the outputs {', '.join(required)}, found {len(outputs)}")
+    for name, output in zip(names, outputs, strict=True):
+        _require_kind(source, name, output)
+    return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+
+
+def _require_kind(source: Source, name: str, output: object) -> None:
+    if not isinstance(output, torch.Tensor):
+        raise UsageError(f"{source.role} source, output {name}: expected a tensor, found {type(output).__name__}")
+    kinds = (torch.int32, torch.int64) if name == "count" else (torch.float32,)
+    if output.dtype not in kinds:
+        raise UsageError(f"{source.role} source, output {name}: expected {kinds[0]}, found {output.dtype}")
+    if output.ndim != (axes := len(output_shape(source, name))):
+        raise UsageError(
+            f"{source.role} source, output {name}: expected {axes} axes {output_shape(source, name)}, "
+            f"found the shape {tuple(output.shape)}"
+        )
+
+
+def sources_from_factory(target: str) -> list[Source]:
+    """Call ``package.module:factory``, which gives one source or several.
+
+    Raises:
+        UsageError: If the module or the factory is not there, or gives something else.
+    """
+    module_name, colon, name = target.partition(":")
+    if not (module_name and colon and name):
+        raise UsageError(f"{target}: expected package.module:factory")
+    factory = getattr(_import(target, module_name), name, None)
+    if factory is None:
+        raise UsageError(f"{target}: module {module_name} has no {name}")
+    if not callable(factory):
+        raise UsageError(f"{target}: expected a function without arguments, found a {type(factory).__name__}")
+    made = factory()
+    sources = [made] if isinstance(made, Source) else made
+    if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources) or not sources:
+        raise UsageError(f"{target}: expected it to return export.source.Source or a list of them, found {_told(made)}")
+    return list(sources)
+
+
+def _import(target: str, module_name: str) -> object:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise UsageError(f"{target}: no module {error.name}; is its folder on PYTHONPATH?") from error
+        raise UsageError(f"{target}: module {module_name} needs {error.name}, which is not installed") from error
+
+
+def _told(made: object) -> str:
+    if isinstance(made, Sequence) and not isinstance(made, str):
+        return f"a {type(made).__name__} of {sorted({type(one).__name__ for one in made}) or 'nothing'}"
+    return f"a {type(made).__name__}"
+
+
+def sources_from_checkpoint(folder: Path) -> list[Source]:
+    """Take the sources of a checkpoint of ours: an item and a user tower of MIND, a ranker of BST.
+
+    Raises:
+        UsageError: If *folder* holds no checkpoint.
+        CorruptError: If a file of it was changed.
+    """
+    from models.bst import Bst
+    from models.checkpoint import build, load_checkpoint
+    from models.mind import ItemTower, UserTower
+
+    checkpoint = load_checkpoint(folder)
+    network = build(checkpoint)
+    modules: dict[Role, torch.nn.Module]
+    if isinstance(network, Bst):
+        modules = {Role.RANKER: network}
+    else:
+        modules = {Role.ITEM: ItemTower(network), Role.USER: UserTower(network, with_weights=True)}
+    return [
+        Source(
+            role=role,
+            module=module,
+            spec=checkpoint.spec,
+            vocabularies=checkpoint.vocabularies,
+            trained_through=checkpoint.trained_through,
+            about={"kind": checkpoint.kind, **checkpoint.about},
+        )
+        for role, module in modules.items()
+    ]
+
+
+def _kind_of(reference: str) -> str:
+    return "checkpoint" if Path(reference).exists() or ":" not in reference else "factory"
+
+
+# Where other kinds of model come in: a word for the kind, told apart by `_kind_of`, and the function that reads it.
+READERS: dict[str, Callable[[str], list[Source]]] = {
+    "checkpoint": lambda reference: sources_from_checkpoint(Path(reference)),
+    "factory": sources_from_factory,
+}
+
+
+def read_sources(reference: str) -> list[Source]:
+    """Read what *reference* names: the folder of a checkpoint, or ``package.module:factory``.
+
+    Raises:
+        UsageError: If it is neither.
+        CorruptError: If it is a checkpoint that was changed.
+    """
+    return READERS[_kind_of(reference)](reference)
+
+
+def axis_sizes(inputs: Arrays, source: Source) -> dict[str, int]:
+    """Sizes of the dynamic axes of *inputs*, by name."""
+    sizes = {}
+    for name in source.inputs:
+        for axis, size in zip(input_shape(source, name), inputs[name].shape, strict=True):
+            if isinstance(axis, str):
+                sizes[axis] = int(np.int64(size))
+    return sizes
