@@ -26,7 +26,7 @@ from artifacts.store import exclusive, staged_file, write_json
 from artifacts.tables import finish_file, is_done, read_table, reading_table, verify_file, writing_table
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
-from batch.retrieve import GPU_LIMIT, Index, gather_vectors, read_ivf, search
+from batch.retrieve import Index, gather_vectors, most_of, read_ivf, require_searchable, search
 from batch.session import Session, open_session
 from batch.shards import inputs_digest, nothing, require_bundle
 from batch.towers import UserVectors, vectors_of
@@ -104,7 +104,7 @@ def build_index(
         rows, vectors, counts = _select(run, catalogue, item_ids)
         faiss_threads = run.profile["faiss_threads"]
         ivf, trained_on = train(vectors, options, threads=faiss_threads, device=chosen.name)
-        index = Index(ivf, rows, vectors, 1, faiss_threads)
+        index = Index(ivf, rows, vectors, 1, faiss_threads, most_of(chosen.name))
         session = open_session(user, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
         users = _encode_sample(run, session)
         tuned = tune(index, users.vectors, users.counts, options)
@@ -130,9 +130,9 @@ def _require_options(run: Run, options: IndexOptions, device: str) -> None:
         )
     if not 0 < options.recall_target <= 1:
         raise UsageError(f"[index] recall_target: expected more than 0, at most 1, found {options.recall_target}")
-    most = GPU_LIMIT if device == "gpu" else 65_535
-    if not 1 <= options.recall_k <= most:
-        raise UsageError(f"[index] recall_k: expected 1 to {most}, found {options.recall_k}")
+    if not 1 <= options.recall_k <= 65_535:
+        raise UsageError(f"[index] recall_k: expected 1 to 65535, found {options.recall_k}")
+    require_searchable(device, k=options.recall_k)
 
 
 def _ids(run: Run, catalogue: pa.Table) -> pa.Array:

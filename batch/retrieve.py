@@ -128,10 +128,10 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
             f"{layout.ivf}: holds {ivf.ntotal} vectors of width {ivf.d}, but {layout.items.name} and the item vectors "
             f"are {vectors.shape[0]} of width {vectors.shape[1]}; run the step `index` again"
         )
-    nprobe, most = ivf.nprobe, _NEVER
+    nprobe = ivf.nprobe
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
-        ivf, most = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf), GPU_LIMIT
-    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most)
+        ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
+    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device))
 
 
 def read_ivf(path: Any) -> Any:
@@ -232,14 +232,21 @@ def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray(terms[..., 0])
 
 
+def most_of(device: str) -> int:
+    """Say how many neighbours and lists FAISS searches at the most."""
+    return GPU_LIMIT if device == "gpu" else _NEVER
+
+
 def require_searchable(device: str, *, k: int) -> None:
     """Refuse a search that FAISS does not do on a GPU.
 
     Raises:
         UsageError: If *k*, the neighbours of a query, are too many.
     """
-    if device == "gpu" and k > GPU_LIMIT:
-        raise UsageError(f"a GPU searches at most {GPU_LIMIT} neighbours, asked for {k}; lower candidates or overfetch")
+    if k > (most := most_of(device)):
+        raise UsageError(
+            f"a GPU searches at most {most} neighbours, asked for {k}; lower recall_k, candidates or overfetch"
+        )
 
 
 def require_packable(items: int, interests: int) -> None:

@@ -18,10 +18,12 @@ from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run
 from artifacts.store import read_json
 from artifacts.tables import read_table, writing_table
-from batch.index import IndexOptions, build_index, lists_for, train, tune
+from batch.index import IndexOptions, _encode_sample, build_index, lists_for, train, tune
+from batch.interests import compute_interests
 from batch.items import embed_items
 from batch.recall import _top, measure_recall, take_sample
 from batch.retrieve import Index, search
+from batch.session import open_session
 
 WIDTH = 8
 
@@ -97,6 +99,22 @@ def test_faiss_rows_are_the_rows_of_items(prepared: Run, user_bundle: Bundle) ->
     rows = read_table(prepared.layout.index.items)["item"].to_numpy()
     vectors = read_table(prepared.layout.items(0, 1))["vector"].combine_chunks().flatten().to_numpy()
     assert np.array_equal(ivf.reconstruct_n(0, len(rows)), vectors.reshape(-1, WIDTH)[rows])
+
+
+def test_the_sample_is_encoded_as_the_interests_are(prepared: Run, user_bundle: Bundle) -> None:
+    """The vectors that choose nprobe are those of the same users in the interests table, bit for bit."""
+    rows = read_table(prepared.layout.sample)
+    with writing_table(prepared.layout.sample, rows.schema, metadata={}, inputs="") as writer:
+        writer.write(rows.take(list(range(0, 30, 3))))  # other neighbours, other places in a batch
+    compute_interests(prepared, user_bundle, [0], threads=1)
+
+    session = open_session(user_bundle, rows=prepared.profile["batch_users"], threads=1)
+    users = _encode_sample(prepared, session)
+
+    table = read_table(prepared.layout.interests(0, 1)).take(list(range(0, 30, 3)))
+    assert users.counts.tolist() == [len(vectors) for vectors in table["vectors"].to_pylist()]
+    expected = table["vectors"].combine_chunks().flatten().flatten().to_numpy()
+    assert np.array_equal(users.vectors.reshape(-1), expected)
 
 
 def test_a_finished_index_is_skipped_and_a_changed_option_is_not(prepared: Run, user_bundle: Bundle) -> None:

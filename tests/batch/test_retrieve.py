@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from batch.retrieve import (
     Lists,
     inner_products,
     merge_interests,
+    most_of,
     require_packable,
+    require_searchable,
     retrieve,
 )
 from features.encode import NO_ITEM
@@ -218,6 +222,22 @@ def test_equal_vectors_go_by_item() -> None:
     found = retrieve(index, np.ones((1, 4), np.float32), np.array([1]), lists_of([[3]]), limit=40, fetch=40)
 
     assert found.rows[0].tolist() == [row for row in range(40) if row != 3] + [NO_ITEM]
+
+
+def test_limits_of_a_gpu_are_kept() -> None:
+    """More than 2,048 neighbours are refused for a GPU alone, and no search looks at more neighbours or lists."""
+    require_searchable("cpu", k=5000)
+    require_searchable("gpu", k=2048)
+    with pytest.raises(UsageError, match="at most 2048 neighbours, asked for 2049"):
+        require_searchable("gpu", k=2049)
+
+    rng = np.random.default_rng(9)
+    index = make_index(rng.standard_normal((500, 4), dtype=np.float32), lists=4, nprobe=4)
+    index = replace(index, most=most_of("gpu") // 64)  # 32
+    found = retrieve(
+        index, rng.standard_normal((1, 4), dtype=np.float32), np.array([1]), lists_of([[]]), limit=40, fetch=80
+    )
+    assert (found.rows != NO_ITEM).sum() == 32
 
 
 def test_lists_have_what_they_hold() -> None:
