@@ -18,8 +18,10 @@ def event_schema(user_id: pa.DataType, item_id: pa.DataType) -> pa.Schema:
     return pa.schema([("user_id", user_id), ("item_id", item_id), ("time_us", pa.int64())])
 
 
-def read_events(inputs: Inputs) -> Iterator[pa.RecordBatch]:
+def read_events(inputs: Inputs) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Stream all events in the order of the files: ``user_id``, ``item_id``, ``time_us`` (microseconds UTC).
+
+    Beside each batch come the users whose ready-made history is empty: they have no event, but are users.
 
     Raises:
         InputError: If a file is damaged, a time is out of range, or the lists of a user differ in length.
@@ -31,17 +33,8 @@ def read_events(inputs: Inputs) -> Iterator[pa.RecordBatch]:
     for path, batch in read_batches(source, ["user_id", "item_id", "time"]):
         users, items = widen(batch.column("user_id")), widen(batch.column("item_id"))
         times = _micros(path, source, "time", batch.column("time"), inputs.naive_zone)
-        yield pa.RecordBatch.from_arrays([users, items, times], schema=event_schema(users.type, items.type))
-
-
-def read_event_users(inputs: Inputs) -> Iterator[pa.Array]:
-    """Stream the users of ready-made histories; one whose list is empty has no event, but is a user.
-
-    Raises:
-        InputError: If a file is damaged.
-    """
-    for _, batch in read_batches(inputs.sources["histories"], ["user_id"]):
-        yield widen(batch.column("user_id"))
+        events = pa.RecordBatch.from_arrays([users, items, times], schema=event_schema(users.type, items.type))
+        yield events, users.slice(0, 0)
 
 
 def read_times(inputs: Inputs) -> Iterator[pa.Array]:
@@ -57,7 +50,7 @@ def read_times(inputs: Inputs) -> Iterator[pa.Array]:
         yield _micros(path, source, name, times, inputs.naive_zone)
 
 
-def _unfolded(inputs: Inputs) -> Iterator[pa.RecordBatch]:
+def _unfolded(inputs: Inputs) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     source = inputs.sources["histories"]
     for path, batch in read_batches(source, ["user_id", "item_ids", "times"]):
         lengths, items = list_parts(batch.column("item_ids"))
@@ -69,10 +62,12 @@ def _unfolded(inputs: Inputs) -> Iterator[pa.RecordBatch]:
                 f"{source.columns['item_ids']}, but {time_lengths[row]} times in {source.columns['times']}; "
                 "expected one time for each item"
             )
-        users = widen(batch.column("user_id")).take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
+        owners = widen(batch.column("user_id"))
+        users = owners.take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
         items = widen(items)
         micros = _micros(path, source, "times", times, inputs.naive_zone)
-        yield pa.RecordBatch.from_arrays([users, items, micros], schema=event_schema(users.type, items.type))
+        events = pa.RecordBatch.from_arrays([users, items, micros], schema=event_schema(users.type, items.type))
+        yield events, owners.filter(pa.array(lengths == 0)).drop_null()
 
 
 def _micros(path: Path, source: Source, name: str, times: pa.Array, naive_zone: str) -> pa.Array:

@@ -14,7 +14,7 @@ from artifacts.bundle import FeatureSpec
 from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features, places
 from features.inputs import Inputs
-from features.ordered import Engine, Ordered, open_ordered
+from features.ordered import Engine, Ordered, open_ordered, profile_columns
 from features.times import SECOND
 from features.vocabulary import Vocabulary
 
@@ -76,7 +76,7 @@ class Histories:
 
     def sample(self) -> pa.Table:
         """Give the users with behaviours whose hashes are smallest, ascending by id, as ``schemas.histories``."""
-        profile = self._profile_columns
+        profile = self._profile
         users = self._ordered.query(f"""
             SELECT users.rowid AS u, user_id{profile} FROM users WHERE users.rowid IN (SELECT u FROM warm)
             ORDER BY hash, user_id LIMIT {self._sample_users}
@@ -101,15 +101,13 @@ class Histories:
         return pa.table([ids, pa.array(rows[order]), pa.array(recent[order])], schema=schemas.popular(ids.type))
 
     @property
-    def _profile_columns(self) -> str:
-        return "".join(f', "profile_{name}"' for name in self._spec.profile_features)
+    def _profile(self) -> str:
+        return "".join(f", {column}" for column in profile_columns(self._spec))
 
     def _chunks(self, shard: int) -> Iterator[tuple[pa.RecordBatch, "Behaviours"]]:
         """Walk users and events side by side: both lie in the order of u."""
         first, end = (int(bound) for bound in self._ordered.bounds[shard : shard + 2])
-        users = self._ordered.stream(
-            f"SELECT user_id{self._profile_columns} FROM users WHERE shard = {shard}", CHUNK_USERS
-        )
+        users = self._ordered.stream(f"SELECT user_id{self._profile} FROM users WHERE shard = {shard}", CHUNK_USERS)
         events = _EventStream(
             self._ordered.stream(f"SELECT u, item, time_us FROM events WHERE u >= {first} AND u < {end}", CHUNK_EVENTS)
         )

@@ -18,7 +18,7 @@ from artifacts.bundle import FeatureSpec
 from artifacts.errors import InputError, NightrecError
 from features.catalogue import read_excluded, require_columns
 from features.day import data_day
-from features.events import event_schema, read_event_users, read_events
+from features.events import event_schema, read_events
 from features.hashing import hash_sql
 from features.inputs import IdTypes, Inputs, check_inputs, read_batches
 from features.types import widen
@@ -46,7 +46,7 @@ class Ordered:
 
     Tables, each in the order of its rows:
 
-    * ``users``: ``shard``, ``hash``, ``user_id``, ``profile_NAME``, by shard, then id; the row id is *u*
+    * ``users``: ``shard``, ``hash``, ``user_id`` and :func:`profile_columns`, by shard, then id; the row id is *u*
     * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id
 
     Attributes:
@@ -76,6 +76,11 @@ class Ordered:
             yield from cursor.sql(sql).to_arrow_reader(rows)
 
 
+def profile_columns(spec: FeatureSpec) -> list[str]:
+    """Name the columns of ``users`` that hold the profile features; not by them, since SQL ignores case."""
+    return [f"profile_{place}" for place in range(len(spec.profile_features))]
+
+
 @contextmanager
 def converting_errors() -> Iterator[None]:
     """Turn what DuckDB raises into an error of ours.
@@ -85,9 +90,7 @@ def converting_errors() -> Iterator[None]:
     """
     try:
         yield
-    except duckdb.Error as error:
-        if isinstance(error.__cause__, NightrecError):
-            raise error.__cause__ from error
+    except (duckdb.Error, pa.ArrowException) as error:
         raise NightrecError(
             f"building histories failed: {error}; see that [night] memory and the disk suffice"
         ) from error
@@ -124,12 +127,16 @@ def open_ordered(
     if engine.threads:
         config["threads"] = engine.threads
     try:
-        with converting_errors(), duckdb.connect(str(folder / "ordered.duckdb"), config=config) as connection:
-            counts = _load_events(connection, inputs, types, now_us)
-            counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
-            item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
-            counts |= _order_events(connection, counts, now_us)
-            yield Ordered(connection, item_ids, codes, _bounds(connection, shards), now_us, counts)
+        with converting_errors():
+            connection = duckdb.connect(str(folder / "ordered.duckdb"), config=config)
+        with connection:
+            with converting_errors():
+                counts = _load_events(connection, inputs, types, now_us)
+                counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
+                item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
+                counts |= _order_events(connection, counts, now_us)
+                bounds = _bounds(connection, shards)
+            yield Ordered(connection, item_ids, codes, bounds, now_us, counts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -157,17 +164,22 @@ def _create(
 
 
 def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: IdTypes, now_us: int) -> dict[str, int]:
-    """Fill ``raw`` with what happened up to the data date's end; rows with a null say nothing and are dropped."""
+    """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
+
+    A user whose history is empty has a row without an item: it makes a user, and meets no item.
+    """
     counts = {"interactions_read": 0, "interactions_null": 0, "interactions_future": 0}
 
     def kept() -> Iterator[pa.RecordBatch]:
-        for batch in read_events(inputs):
+        for batch, others in read_events(inputs):
             whole = batch.drop_null()
             past = whole.filter(pc.less(whole.column("time_us"), now_us))
             counts["interactions_read"] += batch.num_rows
             counts["interactions_null"] += batch.num_rows - whole.num_rows
             counts["interactions_future"] += whole.num_rows - past.num_rows
             yield past
+            nothing = [pa.nulls(len(others), kind) for kind in (types.item_id, pa.int64())]
+            yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)
 
     _create(connection, "raw", event_schema(types.user_id, types.item_id), kept())
     return counts
@@ -181,8 +193,8 @@ def _load_users(
     vocabularies: Mapping[str, Vocabulary],
     shards: int,
 ) -> dict[str, int]:
-    """Fill ``users``: who is listed, or did something, or has a history; less who is excluded."""
-    profile = [f"profile_{name}" for name in spec.profile_features]
+    """Fill ``users``: who is listed or did something, less who is excluded."""
+    profile = profile_columns(spec)
     listed_schema = pa.schema([("user_id", types.user_id), *((name, pa.int32()) for name in profile)])
     _create(connection, "listed", listed_schema, _listed(inputs, listed_schema, spec, vocabularies))
     twice = connection.execute(
@@ -193,15 +205,10 @@ def _load_users(
             f"{inputs.users.path}: user id {twice[0]} is there more than once in column "
             f"{inputs.users.columns['user_id']}; keep one row of each user"
         )
-    id_schema = pa.schema([("user_id", types.user_id)])
-    _create(connection, "named", id_schema, _named(inputs, id_schema))
     connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_users, types.user_id)}))
     connection.execute("CREATE TABLE excluded_users AS SELECT id FROM gone")
-    connection.execute(
-        "CREATE TABLE people AS "
-        "SELECT user_id FROM raw UNION SELECT user_id FROM listed UNION SELECT user_id FROM named"
-    )
-    known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in map(_quoted, profile))
+    connection.execute("CREATE TABLE people AS SELECT user_id FROM raw UNION SELECT user_id FROM listed")
+    known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in profile)
     connection.execute(f"""
         CREATE TABLE users AS
         SELECT CAST(hash % {shards} AS INTEGER) AS shard, * FROM (
@@ -212,7 +219,7 @@ def _load_users(
         ORDER BY shard, user_id
     """)
     people, users = _number(connection, "FROM people"), _number(connection, "FROM users")
-    for table in ("people", "listed", "named"):
+    for table in ("people", "listed"):
         connection.execute(f"DROP TABLE {table}")
     return {"users": users, "users_excluded": people - users}
 
@@ -232,11 +239,6 @@ def _listed(
         yield pa.RecordBatch.from_arrays([widen(ids), *rows], schema=schema)
 
 
-def _named(inputs: Inputs, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for ids in read_event_users(inputs) if inputs.histories else ():
-        yield pa.RecordBatch.from_arrays([ids.drop_null()], schema=schema)
-
-
 def _load_items(
     connection: duckdb.DuckDBPyConnection,
     inputs: Inputs,
@@ -250,7 +252,7 @@ def _load_items(
     connection.execute("""
         CREATE TABLE items AS
         SELECT item_id FROM (SELECT item_id FROM raw UNION SELECT item_id FROM catalogue)
-        WHERE item_id NOT IN (SELECT id FROM gone)
+        WHERE item_id IS NOT NULL AND item_id NOT IN (SELECT id FROM gone)
         ORDER BY item_id
     """)
     connection.unregister("catalogue")
@@ -261,8 +263,10 @@ def _load_items(
 
 def _order_events(connection: duckdb.DuckDBPyConnection, counts: dict[str, int], now_us: int) -> dict[str, int]:
     """Fill ``events``, the one big sort; equal rows are equal, so the order is total."""
-    raw = _number(connection, "FROM raw")
-    of_excluded = _number(connection, "FROM raw WHERE user_id IN (SELECT id FROM excluded_users)")
+    raw = _number(connection, "FROM raw WHERE item_id IS NOT NULL")
+    of_excluded = _number(
+        connection, "FROM raw WHERE item_id IS NOT NULL AND user_id IN (SELECT id FROM excluded_users)"
+    )
     connection.execute("""
         CREATE TABLE events AS
         SELECT users.rowid AS u, CAST(items.rowid AS INTEGER) AS item, time_us
@@ -291,7 +295,3 @@ def _bounds(connection: duckdb.DuckDBPyConnection, shards: int) -> NDArray[np.in
 def _number(connection: duckdb.DuckDBPyConnection, clause: str) -> int:
     row = connection.execute(f"SELECT count(*) {clause}").fetchone()
     return int(row[0]) if row else 0
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

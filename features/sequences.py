@@ -16,7 +16,7 @@ from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features
 from features.events import read_events
 from features.inputs import Inputs, check_inputs
-from features.ordered import Engine, open_ordered
+from features.ordered import Engine, open_ordered, profile_columns
 from features.times import SECOND
 from features.vocabulary import PADDING, Vocabulary, fit_vocabulary
 
@@ -60,7 +60,7 @@ def fit_vocabularies(inputs: Inputs, *, spec: FeatureSpec, until: date, zone: st
     types = check_inputs(inputs)
     end = data_day(until, zone)[1]
     happened = pa.array([], types.item_id)
-    for batch in read_events(inputs):
+    for batch, _ in read_events(inputs):
         past = batch.filter(pc.less(batch.column("time_us"), end))
         happened = pc.unique(pa.concat_arrays([happened, pc.unique(past.column("item_id"))]))
     fitted = fit_feature_vocabularies(inputs, spec=spec)
@@ -109,7 +109,10 @@ def read_sequences(
             items=ordered.codes[events.column("item").to_numpy()[backwards]],
             times_us=events.column("time_us").to_numpy()[backwards],
             catalogue=catalogue,
-            profiles={name: users.column(f"profile_{name}").to_numpy() for name in spec.profile_features},
+            profiles={
+                name: users.column(column).to_numpy()
+                for name, column in zip(spec.profile_features, profile_columns(spec), strict=True)
+            },
             counts=ordered.counts,
         )
 

@@ -1,0 +1,334 @@
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from artifacts import schemas
+from artifacts.errors import InputError, NightrecError, UsageError
+from features.catalogue import encode_catalogue
+from features.histories import Cut, open_histories
+from features.inputs import Source
+from features.ordered import Engine
+from features.vocabulary import fit_vocabulary
+
+ITEMS = [(10, "a"), (20, "b"), (30, None), (40, "a")]
+HISTORIES = {"user_id": "visitor", "item_ids": "skus", "times": "ats"}
+LAW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def vocabularies_of(shop):
+    """Item 40 is new since training, item 50 left the catalogue since."""
+    known = [item for item, _ in shop.items if item not in (40, "40")]
+    return {
+        "item_id": fit_vocabulary("item_id", pa.array([*known, type(known[0])(50)], shop.item_type)),
+        "brand": fit_vocabulary("brand", pa.array(["a", "b"])),
+        "country": fit_vocabulary("country", pa.array(["be", "nl"])),
+    }
+
+
+def tables(shop, inputs, spec, day, scratch, **options):
+    """Collect all tables of a night, by name; ``shards`` lists."""
+    engine = Engine(scratch, options.pop("memory", "200MB"), options.pop("threads", 1))
+    vocabularies = vocabularies_of(shop)
+    catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
+    cut = Cut(day, **options)
+    with open_histories(
+        inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
+    ) as night:
+        user_type = pa.type_for_alias(shop.user_type)
+        shape = schemas.histories(user_type, spec.item_features, spec.profile_features)
+        return {
+            "histories": [pa.Table.from_batches(night.histories(s), shape) for s in range(cut.shards)],
+            "seen": [pa.Table.from_batches(night.seen(s), schemas.seen(user_type)) for s in range(cut.shards)],
+            "sample": night.sample(),
+            "popular": night.popular(),
+            "counts": night.counts,
+        }
+
+
+def slow_histories(shop, spec):
+    """Work the rows of ``histories`` and ``seen`` out from §2, one user at a time."""
+    vocabularies = vocabularies_of(shop)
+    brands = {item: brand for item, brand in shop.items if item not in shop.gone_items}
+    rows = {item: row for row, item in enumerate(sorted(brands))}
+    land = dict(shop.users)
+    had = defaultdict(list)
+    for user, item, ago in shop.events:
+        if user is not None and item is not None and ago > 0:
+            had[user].append((-ago, item))
+    people = (set(land) | set(had)) - set(shop.gone_users)
+
+    def row(feature, value):
+        return int(vocabularies[feature].encode(pa.array([value], vocabularies[feature].values.type))[0])
+
+    histories, seen = [], []
+    for user in sorted(people):
+        behaviours = sorted((b for b in had[user] if b[1] not in shop.gone_items), reverse=True)
+        newest = behaviours[: spec.history_length]
+        histories.append(
+            {
+                "user_id": user,
+                "history_item_id": [row("item_id", item) for _, item in newest],
+                "history_brand": [row("brand", brands.get(item)) for _, item in newest],
+                "gap": [1 + sum(edge <= -at for edge in spec.gap_edges) for at, _ in newest],
+                "profile_country": row("country", land.get(user)),
+                "history_length": len(newest),
+            }
+        )
+        times = Counter(rows[item] for _, item in behaviours if item in rows)
+        last = {rows[item]: -at for at, item in reversed(behaviours) if item in rows}
+        seen.append(
+            {
+                "user_id": user,
+                "items": sorted(times),
+                "times": [times[item] for item in sorted(times)],
+                "last_gap": [last[item] for item in sorted(times)],
+            }
+        )
+    return histories, seen
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.none() | st.integers(-3, 4), st.none() | st.sampled_from([10, 20, 30, 40, 50, 60]), st.integers(-20, 7_300)
+    ),
+    max_size=30,
+)
+
+
+@LAW
+@given(events=EVENTS, shards=st.integers(1, 3))
+def test_every_user_is_told_the_newest_behaviours(events, shards, shop, spec, day, tmp_path_factory):
+    """Histories and seen are what a loop over the users makes of §2: nulls, future, exclusions, strangers, ties."""
+    made = shop(events, ITEMS, [(1, "nl"), (9, "be"), (3, "xx"), (4, None)], gone_users=[2], gone_items=[20, 77])
+    folder = tmp_path_factory.mktemp("night")
+    found = tables(made, made.inputs(folder), spec, day, folder / "scratch", shards=shards)
+    histories, seen = slow_histories(made, spec)
+
+    def shard(row):
+        digest = hashlib.md5(str(row["user_id"]).encode()).digest()
+        return int.from_bytes(digest[:8], "little") % shards
+
+    for number in range(shards):
+        assert found["histories"][number].to_pylist() == [row for row in histories if shard(row) == number]
+        assert found["seen"][number].to_pylist() == [row for row in seen if shard(row) == number]
+    usable = [event for event in events if None not in event]
+    past = [event for event in usable if event[2] > 0]
+    kept = [event for event in past if event[0] != 2 and event[1] != 20]
+    assert found["counts"] == {
+        "interactions_read": len(events),
+        "interactions_null": len(events) - len(usable),
+        "interactions_future": len(usable) - len(past),
+        "interactions": len(kept),
+        "interactions_of_excluded_users": sum(event[0] == 2 for event in past),
+        "interactions_with_excluded_items": sum(event[1] == 20 for event in past if event[0] != 2),
+        "interactions_uncatalogued": sum(event[1] in (50, 60) for event in kept),
+        "gaps_negative": 0,
+        "users": len(histories),
+        "users_excluded": int(any(event[0] == 2 for event in past)),
+        "users_cold": sum(not row["history_length"] for row in histories),
+    }
+
+
+def test_a_negative_gap_cannot_come_of_a_future_event(tmp_path, shop, spec, day):
+    """The last microsecond of the day is read with gap 0; the first of the next is future, cut and counted."""
+    made = shop([(1, 10, 0), (1, 20, 1), (1, 30, -1)], ITEMS)
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+    assert found["counts"]["interactions_future"] == 2
+    assert found["histories"][0].column("history_item_id").to_pylist() == [[3]]
+    assert found["seen"][0].column("last_gap").to_pylist() == [[1]]
+
+
+@LAW
+@given(events=EVENTS, data=st.data())
+def test_the_order_of_the_input_changes_nothing(events, data, shop, spec, day, tmp_path_factory, write_parquet):
+    """Row order, the cut into files, their names, row-group sizes, threads and memory change no row and no count."""
+    made = shop(events, ITEMS, [(1, "nl"), (9, "be")], gone_users=[2])
+    folder = tmp_path_factory.mktemp("night")
+    inputs = made.inputs(folder / "in")
+    expected = tables(made, inputs, spec, day, folder / "scratch", shards=2)
+
+    shuffled = made.with_events(data.draw(st.permutations(events))).interactions()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=3)))
+    for number, (start, stop) in enumerate(zip([0, *cuts], [*cuts, len(events)], strict=True)):
+        part = shuffled.slice(start, stop - start)
+        size = data.draw(st.sampled_from([1, 7, 100]))
+        write_parquet(folder / "cut" / f"{9 - number}" / "x.parquet", part, row_group_size=size)
+    other = replace(inputs, interactions=replace(inputs.interactions, path=str(folder / "cut")))
+
+    assert tables(made, other, spec, day, folder / "scratch", shards=2, threads=2, memory="150MB") == expected
+
+
+@LAW
+@given(events=EVENTS, large=st.booleans(), data=st.data())
+def test_ready_made_histories_are_interactions(events, large, data, shop, spec, day, tmp_path_factory, write_parquet):
+    """Lists give the same tables as the same events one by one: nulls, empty and large lists, slices, any order."""
+    events = [event for event in events if event[0] is not None]
+    made = shop(events, ITEMS, [(1, "nl"), (9, "be")], gone_items=[20])
+    folder = tmp_path_factory.mktemp("night")
+    inputs = made.inputs(folder)
+    expected = tables(made, inputs, spec, day, folder / "scratch")
+
+    lists = defaultdict(lambda: ([], []))
+    for user, item, ago in events:
+        lists[user][0].append(item)
+        lists[user][1].append(1_773_187_200 - ago)
+    rows = [(user, *both) for user, both in lists.items()]
+    rows += [(9, [], []), (9, None, None)]  # listed among the users too
+    rows = data.draw(st.permutations(rows))
+    of = pa.large_list if large else pa.list_
+    table = pa.table(
+        {
+            "visitor": pa.array([1, *(user for user, _, _ in rows)]),
+            "skus": pa.array([[10], *(items for _, items, _ in rows)], of(pa.int64())),
+            "ats": pa.array([[5], *(times for _, _, times in rows)], of(pa.timestamp("s"))),
+        }
+    ).slice(1)
+    path = write_parquet(folder / "histories.parquet", table, row_group_size=data.draw(st.sampled_from([1, 50])))
+    other = replace(inputs, interactions=None, histories=Source(str(path), HISTORIES))
+
+    assert tables(made, other, spec, day, folder / "scratch") == expected
+
+
+def test_a_user_with_an_empty_list_is_a_user(tmp_path, shop, spec, day, write_parquet):
+    """Whoever only appears in the users, or with an empty history, or in interactions, is told about."""
+    made = shop([], ITEMS, [(9, "nl")])
+    rows = pa.table(
+        {
+            "visitor": [5, 6],
+            "skus": pa.array([[], [10]], pa.list_(pa.int64())),
+            "ats": pa.array([[], [7]], pa.list_(pa.timestamp("s"))),
+        }
+    )
+    where = Source(str(write_parquet(tmp_path / "h.parquet", rows)), HISTORIES)
+    inputs = replace(made.inputs(tmp_path), interactions=None, histories=where)
+    found = tables(made, inputs, spec, day, tmp_path / "scratch")
+
+    assert found["histories"][0].column("user_id").to_pylist() == [5, 6, 9]
+    assert found["counts"]["users_cold"] == 2
+
+
+def test_lists_that_do_not_match_are_refused(tmp_path, shop, spec, day, write_parquet):
+    """A history with more items than times is an error naming the file, the user and both columns."""
+    made = shop([], ITEMS)
+    rows = pa.table({"visitor": [5], "skus": [[10, 20]], "ats": pa.array([[7]], pa.list_(pa.timestamp("s")))})
+    where = Source(str(write_parquet(tmp_path / "h.parquet", rows)), HISTORIES)
+    inputs = replace(made.inputs(tmp_path), interactions=None, histories=where)
+    with pytest.raises(InputError, match=r"h\.parquet: user 5 has 2 items in column skus, but 1 times in ats"):
+        tables(made, inputs, spec, day, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("kind", "big"),
+    [("uint64", [2**64 - 1, 2**63, 2**53 + 1, 0]), ("int64", [-(2**63), 2**63 - 1, 2**53 + 1, 0])],
+)
+def test_ids_come_out_as_they_went_in(kind, big, tmp_path, shop, spec, day):
+    """The greatest and least ids neither wrap nor pass through a float, as users and as items."""
+    made = shop([(id_, id_, 5) for id_ in big], [(id_, "a") for id_ in big], user_type=kind, item_type=kind)
+    inputs = made.inputs(tmp_path)
+    vocabularies = {
+        "item_id": fit_vocabulary("item_id", pa.array(big, kind)),
+        "brand": fit_vocabulary("brand", pa.array(["a"])),
+    }
+    spec = replace(spec, profile_features=())
+    catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
+    with open_histories(
+        inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=Cut(day), engine=Engine(tmp_path / "s")
+    ) as night:
+        histories = pa.Table.from_batches(night.histories(0))
+        seen = pa.Table.from_batches(night.seen(0))
+        popular = night.popular()
+
+    assert histories.column("user_id").to_pylist() == sorted(big)
+    assert histories.column("history_item_id").to_pylist() == [[2], [3], [4], [5]]
+    assert seen.column("items").to_pylist() == [[0], [1], [2], [3]]
+    assert popular.column("item_id").to_pylist() == sorted(big)
+    assert popular.schema.field("item_id").type == pa.type_for_alias(kind)
+
+
+def test_text_ids_are_ordered_by_their_bytes(tmp_path, shop, spec, day):
+    """Text sorts by UTF-8 bytes everywhere, whatever the locale: capitals first, accents last."""
+    users = ["b", "B", "é", "", "a b", "😀", "z"]
+    made = shop([(user, "1", 5) for user in users], [("1", "a")], user_type="string", item_type="string")
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+    assert found["histories"][0].column("user_id").to_pylist() == sorted(users, key=str.encode)
+
+
+def test_popular_counts_the_last_days(tmp_path, shop, spec, day):
+    """Events of the last days count, most first, ties by id; strangers and items without events are left out."""
+    day_seconds = 86_400
+    events = [(1, 40, 1), (2, 40, 2), (1, 10, 2 * day_seconds), (2, 30, 5), (1, 20, 2 * day_seconds + 1), (1, 50, 1)]
+    made = shop(events, ITEMS)
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch", popular_days=2)
+
+    assert found["popular"].to_pydict() == {"item_id": [40, 10, 30], "item": [3, 0, 2], "events": [2, 1, 1]}
+
+
+def test_the_sample_is_of_the_smallest_hashes(tmp_path, shop, spec, day):
+    """The sample has the users with behaviours whose hashes are smallest, and their rows of the tables."""
+    events = [(user, 10, 5 + user) for user in range(0, 60, 2)]
+    made = shop(events, ITEMS, [(user, "nl") for user in range(60)])
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch", shards=3, sample_users=7)
+
+    smallest = sorted(range(0, 60, 2), key=lambda u: hashlib.md5(str(u).encode()).digest()[7::-1])[:7]
+    rows = [row for shard in found["histories"] for row in shard.to_pylist() if row["user_id"] in smallest]
+    assert found["sample"].to_pylist() == sorted(rows, key=lambda row: row["user_id"])
+
+
+def test_many_users_are_streamed_in_batches(tmp_path, shop, spec, day):
+    """Beyond one batch of users and of events every row is still its user's own, in order, with several threads."""
+    rng = np.random.default_rng(3)
+    users, per_user = 9_000, rng.integers(0, 60, 9_000)
+    owners = np.repeat(np.arange(users), per_user)
+    ago = rng.integers(1, 7_300, len(owners))
+    items = rng.choice([10, 20, 30, 40, 60], len(owners))
+    made = shop(list(zip(owners.tolist(), items.tolist(), ago.tolist(), strict=True)), ITEMS)
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch", threads=2)
+    histories, seen = found["histories"][0], found["seen"][0]
+
+    order = np.lexsort((-items, ago, owners))
+    active = np.unique(owners)
+    assert histories.column("user_id").to_pylist() == active.tolist()
+    newest = [chunk[:3].tolist() for chunk in np.split(items[order], np.cumsum(per_user)[:-1]) if len(chunk)]
+    rows = {10: 2, 20: 3, 30: 4, 40: 1, 60: 1}
+    assert histories.column("history_item_id").to_pylist() == [[rows[item] for item in told] for told in newest]
+    assert sum(map(sum, seen.column("times").to_pylist())) == np.count_nonzero(items != 60)
+
+
+def test_a_user_is_listed_once(tmp_path, shop, spec, day):
+    """Two rows of one user may contradict each other: an error naming file, column and user."""
+    made = shop([], ITEMS, [(7, "nl"), (8, "nl"), (7, "be")])
+    with pytest.raises(InputError, match=r"users\.parquet: user id 7 is there more than once in column visitor"):
+        tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+
+def test_profile_features_need_a_column(tmp_path, shop, spec, day):
+    """A model that takes a profile feature is not fed unknowns because no column was declared."""
+    made = shop([], ITEMS)
+    with pytest.raises(UsageError, match="feature country"):
+        tables(made, replace(made.inputs(tmp_path), users=None), spec, day, tmp_path / "scratch")
+
+
+def test_an_error_in_the_stream_keeps_its_name(tmp_path, shop, spec, day):
+    """A time that does not fit is found in the middle of DuckDB's reading, and still names file and column."""
+    made = shop([(1, 10, 5), (1, 10, -(2**53))], ITEMS)
+    with pytest.raises(InputError, match=r"interactions\.parquet: column at: a time is out of range"):
+        tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+
+def test_what_is_too_small_says_so_and_leaves_nothing(tmp_path, shop, spec, day):
+    """When memory does not suffice the error says what to raise; the scratch folder is empty afterwards."""
+    made = shop([(user, 10, 5) for user in range(100)], ITEMS)
+    inputs = made.inputs(tmp_path)
+    with pytest.raises(NightrecError, match=r"\[night\] memory"):
+        tables(made, inputs, spec, day, tmp_path / "scratch", memory="1KB")
+    tables(made, inputs, spec, day, tmp_path / "scratch")
+
+    assert list((tmp_path / "scratch").iterdir()) == []

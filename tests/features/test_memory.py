@@ -1,0 +1,64 @@
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+# Prints the peak of a process that reads a night's histories, in bytes.
+READER = """
+import resource, sys
+from datetime import date
+from pathlib import Path
+from artifacts.bundle import FeatureSpec
+from features.catalogue import encode_catalogue, fit_feature_vocabularies
+from features.histories import Cut, open_histories
+from features.inputs import Inputs, Source
+from features.ordered import Engine
+
+folder = Path(sys.argv[1])
+columns = {"user_id": "user_id", "item_id": "item_id", "time": "time"}
+inputs = Inputs(
+    Source(str(folder / "interactions.parquet"), columns), None, None,
+    Source(str(folder / "items.parquet"), {"item_id": "item_id"}),
+)
+spec = FeatureSpec(("item_id",), gap_edges=(60,))
+vocabularies = fit_feature_vocabularies(inputs, spec=spec)
+catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
+engine = Engine(folder / "scratch", "150MB", 2)
+cut = Cut(date(2026, 3, 10))
+rows = 0
+with open_histories(
+    inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
+) as night:
+    for batch in night.histories(0):
+        rows += batch.num_rows
+    for batch in night.seen(0):
+        rows += batch.num_rows
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rows)
+"""
+
+
+def peak(folder, users, write_parquet):
+    rng = np.random.default_rng(1)
+    owners = np.repeat(rng.permutation(users), 20)
+    interactions = {
+        "user_id": owners,
+        "item_id": rng.integers(0, 1_000, len(owners)),
+        "time": pa.array(1_773_000_000 - rng.integers(0, 10**6, len(owners)), pa.timestamp("s")),
+    }
+    write_parquet(folder / "interactions.parquet", pa.table(interactions), row_group_size=100_000)
+    write_parquet(folder / "items.parquet", pa.table({"item_id": np.arange(1_000)}))
+    found = subprocess.run([sys.executable, "-c", READER, str(folder)], capture_output=True, text=True, check=True)
+    used, rows = map(int, found.stdout.split())
+    assert rows == 2 * users
+    return used
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_however_many_users(tmp_path, write_parquet):
+    """Twenty times the users, and far more events than the limit holds, take little more than the limit."""
+    few = peak(tmp_path / "few", 20_000, write_parquet)
+    many = peak(tmp_path / "many", 400_000, write_parquet)
+
+    assert many - few < 300 * 2**20
