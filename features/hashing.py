@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 NAME = "md5-64"
+QUIET = "SET enable_progress_bar = false"  # DuckDB's bar goes to standard output, between what we say there
 
 
 def hash_sql(column: str) -> str:
@@ -22,6 +23,7 @@ def id_hash(ids: pa.Array) -> NDArray[np.uint64]:
     if not len(ids):
         return np.empty(0, np.uint64)
     with duckdb.connect() as connection:
+        connection.execute(QUIET)
         connection.register("ids", pa.table({"id": ids}))
         hashes: pa.Table = connection.sql(f"SELECT {hash_sql('id')} AS hash FROM ids").to_arrow_table()
     return np.asarray(hashes.column("hash"), np.uint64)

@@ -19,7 +19,7 @@ from artifacts.errors import InputError, NightrecError
 from features.catalogue import read_excluded, require_columns
 from features.day import data_day
 from features.events import event_schema, read_events
-from features.hashing import hash_sql
+from features.hashing import QUIET, hash_sql
 from features.inputs import IdTypes, Inputs, check_inputs, read_batches
 from features.types import widen
 from features.vocabulary import UNKNOWN, Vocabulary
@@ -73,6 +73,7 @@ class Ordered:
     def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Stream a result in batches of about *rows*, over a connection of its own."""
         with converting_errors(), self.connection.cursor() as cursor:
+            cursor.execute(QUIET)
             yield from cursor.sql(sql).to_arrow_reader(rows)
 
 
@@ -131,6 +132,7 @@ def open_ordered(
             connection = duckdb.connect(str(folder / "ordered.duckdb"), config=config)
         with connection:
             with converting_errors():
+                connection.execute(QUIET)
                 counts = _load_events(connection, inputs, types, now_us)
                 counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
                 item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
