@@ -2,7 +2,7 @@
 
 import tempfile
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from features.inputs import Inputs
     from features.vocabulary import Vocabulary
     from models.candidates import Night
+    from models.examples import Split
     from nightrec.config import Config, Train
 
 _VOCABULARIES = "vocabularies"
@@ -36,18 +37,10 @@ def fit(
     train = _train(read)
     folder = Path(train.folder)
     asked = _asked(read, model)
-    before = _asked_before(folder, model)
-    if before is None:
-        _fit(read, model, folder / model)
-        write_json(_note(folder, model), asked)
-    elif before != asked:
-        changed = sorted(key for key in asked if asked[key] != before.get(key))
-        raise UsageError(
-            f"{folder / model}: was fitted with another {' and '.join(changed)}; move it away, or name another "
-            "[train] folder"
-        )
-    else:
+    if _is_fitted(folder, model, asked):
         say(f"nightrec: {folder / model} is fitted already from the same inputs and config; nothing to do")
+    else:
+        _fit(read, model, asked, quiet=json)
     _report(folder / model, json=json)
 
 
@@ -69,60 +62,91 @@ def _train(config: "Config") -> "Train":
     return config.train
 
 
-def _asked(config: "Config", model: str) -> dict[str, Any]:
+def _asked(config: "Config", model: str) -> dict[str, str]:
     """Say what a checkpoint depends on; where things lie is no part of it."""
     from features.inputs import fingerprint_inputs
     from nightrec.config import semantic
     from nightrec.inputs import inputs_of
 
-    train = _train(config).model_dump(mode="json", exclude={"folder", "mind", "bst"})
-    options = {name: getattr(_train(config), name) for name in (("mind",) if model == "mind" else ("mind", "bst"))}
-    night = semantic(config)["retrieve"] | semantic(config)["history"] if model == "bst" else {}
-    columns = {"inputs": semantic(config)["inputs"], "timezone": config.surface.timezone}
-    return {
+    train = _train(config)
+    plain = train.model_dump(mode="json", exclude={"folder", "mind", "bst"})
+    networks = [train.mind, train.bst] if model == "bst" else [train.mind]
+    said = {"plain": plain, "networks": [repr(sorted(network.items())) for network in networks]}
+    part = semantic(config)
+    asked = {
         "inputs": fingerprint_inputs(inputs_of(config)),
-        "columns": document_digest(columns),
-        "[train]": document_digest(
-            {"train": train, "options": {k: str(v) for k, v in options.items()}, "night": night}
-        ),
+        "columns": document_digest([part["inputs"], part["timezone"]]),
+        "[train]": document_digest(said),
     }
+    return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if model == "bst" else {})
 
 
-def _note(folder: Path, model: str) -> Path:
-    return folder / f"{model}.json"
+def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
+    """Whether the checkpoint *name* is there, and was fitted from what is *asked*; notes what it will be fitted from.
+
+    Raises:
+        UsageError: If it is there, and was fitted from something else.
+    """
+    note = folder / f"{name}.json"
+    if not (folder / name).exists():
+        write_json(note, asked)
+        return False
+    before = read_json(note) if note.exists() else {}
+    if before != asked:
+        changed = " and ".join(key for key in asked if asked[key] != before.get(key))
+        raise UsageError(
+            f"{folder / name}: was fitted from other {changed}; move it away, or name another [train] folder"
+        )
+    return True
 
 
-def _asked_before(folder: Path, model: str) -> dict[str, Any] | None:
-    """Read what the checkpoint that is there was fitted from; None if there is none."""
-    if not (folder / model).exists():
-        return None
-    note = _note(folder, model)
-    return read_json(note) if note.exists() else {}
-
-
-def _fit(config: "Config", model: str, out: Path) -> None:
+def _fit(config: "Config", model: str, asked: dict[str, str], *, quiet: bool) -> None:
     import torch
 
-    from features.catalogue import encode_catalogue
-    from features.ordered import Engine
-    from features.sequences import read_sequences
     from models.bst import BstConfig
     from models.checkpoint import load_checkpoint
-    from models.examples import split_by_time
     from models.fit import BST_OPTIONS, MIND_OPTIONS, fit_bst, fit_mind
     from models.mind import MindConfig
-    from nightrec.inputs import inputs_of
     from nightrec.sections import read_section
     from nightrec.steps import threads_of
 
-    train, spec, inputs = _train(config), spec_of(config), inputs_of(config)
-    mind = read_section(
-        MindConfig(seed=train.seed), replace(MIND_OPTIONS, seed=train.seed), train.mind, at="train.mind"
-    )
-    bst = read_section(BstConfig(seed=train.seed), replace(BST_OPTIONS, seed=train.seed), train.bst, at="train.bst")
     torch.set_num_threads(threads_of(config, 1))
+    train = _train(config)
+    seed, verbose = train.seed, False if quiet else None  # Keras shows its bar on standard output
+    mind_options, bst_options = (replace(o, seed=seed, verbose=verbose) for o in (MIND_OPTIONS, BST_OPTIONS))
+    mind = read_section(MindConfig(seed=seed), mind_options, train.mind, at="train.mind")
+    bst = read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst")
+    told = _told(config)
+    folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
+    days = _days(config, train.until, last)
+    if model == "mind":
+        fit_mind(**told, split=days, config=mind[0], options=mind[1], out=folder / model)
+        return
+    before = train.until - timedelta(days=train.ranker_days)
+    if not _is_fitted(folder, _RETRIEVAL, asked):
+        say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
+        earlier = _days(config, before, train.until)
+        fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=folder / _RETRIEVAL)
+    retrieval = load_checkpoint(folder / _RETRIEVAL)
+    night = _night(config)
+    fit_bst(**told, split=days, retrieval=retrieval, night=night, config=bst[0], options=bst[1], out=folder / model)
+
+
+def _days(config: "Config", until: date, validate_until: date) -> "Split":
+    from models.examples import split_by_time
+
+    return split_by_time(train_until=until, validate_until=validate_until, zone=config.surface.timezone)
+
+
+def _told(config: "Config") -> dict[str, Any]:
+    """Read what a network learns from: every event through the last day of validation, and the words for it."""
+    from features.catalogue import encode_catalogue
+    from features.ordered import Engine
+    from features.sequences import read_sequences
+    from nightrec.inputs import inputs_of
+
+    train, spec, inputs = _train(config), spec_of(config), inputs_of(config)
     vocabularies = vocabularies_of(Path(train.folder), inputs, spec)
-    last = train.until + timedelta(days=train.validate_days)
     catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
     with tempfile.TemporaryDirectory(dir=train.folder, prefix=".scratch-") as scratch:
         sequences = read_sequences(
@@ -130,31 +154,11 @@ def _fit(config: "Config", model: str, out: Path) -> None:
             catalogue=catalogue,
             spec=spec,
             vocabularies=vocabularies,
-            until=last,
+            until=train.until + timedelta(days=train.validate_days),
             zone=config.surface.timezone,
             engine=Engine(Path(scratch), config.night.memory, config.night.threads),
         )
-    split = split_by_time(train_until=train.until, validate_until=last, zone=config.surface.timezone)
-    common: dict[str, Any] = {"spec": spec, "vocabularies": vocabularies}
-    if model == "mind":
-        fit_mind(sequences, split=split, config=mind[0], options=mind[1], out=out, **common)
-        return
-    before = train.until - timedelta(days=train.ranker_days)
-    earlier = split_by_time(train_until=before, validate_until=train.until, zone=config.surface.timezone)
-    retrieval = out.with_name(_RETRIEVAL)
-    if not retrieval.exists():
-        say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
-        fit_mind(sequences, split=earlier, config=mind[0], options=mind[1], out=retrieval, **common)
-    fit_bst(
-        sequences,
-        split=split,
-        retrieval=load_checkpoint(retrieval),
-        night=_night(config),
-        config=bst[0],
-        options=bst[1],
-        out=out,
-        **common,
-    )
+    return {"sequences": sequences, "spec": spec, "vocabularies": vocabularies}
 
 
 def vocabularies_of(folder: Path, inputs: "Inputs", spec: FeatureSpec) -> "dict[str, Vocabulary]":

@@ -1,0 +1,86 @@
+"""``nightrec fit``: what the networks are told, and that a checkpoint is fitted once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.bundle import FeatureSpec
+from artifacts.errors import UsageError
+from nightrec.config import read_config
+from nightrec.fit import spec_of
+from nightrec.main import execute
+
+TRAIN = """
+[train]
+until = 2026-03-05
+validate_days = 5
+ranker_days = 10
+history_length = 5
+gap_edges_hours = [0.5, 24]
+cross_features = ["retrieval_score"]
+mind = { width = 8, epochs = 1, hidden = [8], interests = 2 }
+bst = { width = 16, gap_width = 4, heads = 2, epochs = 1, mlp = [8], ffn_width = 8 }
+"""
+
+
+@pytest.fixture
+def training(surface: Path) -> Path:
+    """A surface with a table [train]."""
+    surface.write_text(surface.read_text() + TRAIN)
+    return surface
+
+
+def test_the_spec_follows_from_inputs_and_train(training: Path) -> None:
+    """Features are those of the inputs, the item's id first; gaps are told in hours and kept in seconds."""
+    text = training.read_text().replace(
+        "[bundles]", '[inputs.users]\npath = "users.parquet"\nfeatures = { country = "land" }\n[bundles]'
+    )
+    training.write_text(text.replace('title = "title"', 'features = { category = "class" }'))
+
+    assert spec_of(read_config(training)) == FeatureSpec(
+        item_features=("item_id", "category"),
+        profile_features=("country",),
+        history_length=5,
+        gap_edges=(1800, 86_400),
+        cross_features=("retrieval_score",),
+    )
+
+
+def test_without_a_table_train_nothing_is_fitted(surface: Path) -> None:
+    """The message names the table and the key."""
+    with pytest.raises(UsageError, match=r"\[train\] with the key until"):
+        spec_of(read_config(surface))
+
+
+def test_both_networks_are_fitted_once_with_the_same_vocabularies(training: Path, command: Any) -> None:
+    """A second fit finds the first; another config or other inputs are refused, and nothing is overwritten."""
+    models = training.parent / "models"
+    for name in ("mind", "bst"):
+        fitted = command("fit", name, "--config", training, "--json")
+        assert fitted.returncode == 0, fitted.stderr
+        assert json.loads(fitted.stdout)["trained_through"] == "2026-03-05"
+    weights = {path: path.read_bytes() for path in models.rglob("weights.npz")}
+    words = [path.read_bytes() for path in sorted(models.rglob("item_id.arrow"))]
+
+    again = command("fit", "mind", "--config", training, "--json")
+
+    assert again.returncode == 0, again.stderr
+    assert "fitted already" in again.stderr
+    assert len(words) == 4  # the folder's own, and a copy in each of mind, retrieval and bst
+    assert len(set(words)) == 1
+    training.write_text(training.read_text().replace("epochs = 1", "epochs = 2"))
+    changed = command("fit", "mind", "--config", training)
+    assert changed.returncode == 2
+    assert "was fitted from other [train]; move it away" in changed.stderr
+    assert {path: path.read_bytes() for path in models.rglob("weights.npz")} == weights
+
+
+def test_a_misspelt_option_of_a_network_is_named(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The networks' own keys are checked in the words of the rest of the config."""
+    training.write_text(training.read_text().replace("epochs = 1", "epoks = 1"))
+
+    assert execute(["fit", "mind", "--config", str(training)]) == 2
+
+    assert "[train.mind] no key 'epoks' is known here; did you mean 'epochs'?" in capsys.readouterr().err
