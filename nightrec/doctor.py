@@ -1,11 +1,13 @@
 """``nightrec doctor``: what is installed here, whether it fits together, and what to do where it does not."""
 
+import ctypes
 import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -146,21 +148,32 @@ def _devices(versions: Mapping[str, str]) -> list[Finding]:
 
 
 def _providers(versions: Mapping[str, str]) -> Finding:
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding("providers", "none", f"ONNX Runtime cannot be loaded ({error}); install it again")
     said = ", ".join(onnxruntime.get_available_providers())
-    built_for_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if "onnxruntime-gpu" in versions and not built_for_gpu:
+    if "onnxruntime-gpu" not in versions:
+        return Finding("providers", said)
+    if "CUDAExecutionProvider" not in said:
         return Finding("providers", said, "onnxruntime-gpu has no CUDA provider: its files were overwritten; reinstall")
-    # A list of what it was built with, not of what works: only a session tells, and every step asks it.
-    return Finding("providers", f"{said} (built in)")
+    # That list says what was built in, not what works: where a library is missing, a session silently gets the CPU.
+    onnxruntime.preload_dlls()
+    try:
+        ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return Finding("providers", said, f"the CUDA provider cannot be loaded: {error}; install nightrec[gpu]")
+    return Finding("providers", said)
 
 
 def _threads(versions: Mapping[str, str]) -> list[Finding]:
     findings = []
     if versions.keys() & set(_FAISS):
-        import faiss
+        try:
+            import faiss
 
-        findings.append(Finding("FAISS threads", str(faiss.omp_get_max_threads())))
+            findings.append(Finding("FAISS threads", str(faiss.omp_get_max_threads())))
+        except ImportError as error:
+            findings.append(Finding("FAISS threads", "none", f"FAISS cannot be loaded ({error}); install it again"))
     set_here = [f"{name}={os.environ[name]}" for name in _THREAD_VARIABLES if name in os.environ]
     return [*findings, Finding("thread variables", ", ".join(set_here) or "none set")]

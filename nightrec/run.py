@@ -12,7 +12,7 @@ from artifacts.run import Run, StepResult, parse_shards
 from artifacts.store import exclusive, read_json
 from nightrec import steps
 from nightrec.config import Config
-from nightrec.terminal import progress
+from nightrec.terminal import progress, say
 from nightrec.workers import groups_of, run_groups
 
 MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
@@ -79,6 +79,7 @@ class Night:
             "date": self.run.date,
             "run": str(self.run.folder),
             "run_key": self.run.run_key,
+            "device": self.run.profile["device"],
             "release": self.steps[-1].release,
             "steps": [{**asdict(done), "seconds": round(done.seconds, 3)} for done in self.steps],
         }
@@ -103,7 +104,6 @@ def run_night(
         seen_future: Reason to use a model that was trained on later days.
         told: Is told of each step when it is done.
     """
-    steps.require_all(config)
     run, prepared = prepare_run(config, date, seen_future=seen_future)
     done = [prepared]
     told(prepared)
@@ -130,7 +130,9 @@ def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Ru
         NotReadyError: If the day's input is not there yet.
         RefusedError: If it is not there, and the deadline has passed.
     """
-    steps.require_all(config)
+    device = steps.require_all(config)
+    if config.night.device == "auto":
+        say(f"nightrec: device {device.name}, {device.hardware} ({device.reason})")
     start = time.monotonic()
     try:
         with progress("prepare", None) as advance:

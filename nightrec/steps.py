@@ -14,6 +14,7 @@ from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
 
 if TYPE_CHECKING:
+    from batch.profile import Device
     from batch.score import ScoreOptions
     from release.publish import Published
 
@@ -213,15 +214,20 @@ def bundles_of(config: Config) -> list[Bundle]:
     return bundles
 
 
-def require_all(config: Config) -> None:
-    """Refuse, before any data is read, what a later step would refuse: device and gates.
+def require_all(config: Config) -> "Device":
+    """Refuse, before any data is read, what a later step would refuse; say what ``auto`` means here.
 
     Raises:
-        UsageError: If a gate is unknown.
+        UsageError: If a gate is unknown, or more neighbours are asked for than a GPU searches.
         DeviceError: If a GPU is asked for and there is none.
     """
     from batch.profile import choose_device
     from release.gates import configured_gates
 
-    choose_device(config.night.device)
     configured_gates(config.gates)
+    device = choose_device(config.night.device)
+    if device.name == "gpu":
+        from batch.retrieve import require_searchable
+
+        require_searchable(device.name, k=score_options(config).fetch)
+    return device

@@ -194,6 +194,16 @@ def test_no_gpu_is_code_1_before_any_data_is_read(surface: Path, capsys: pytest.
     assert "device = gpu, but no GPU can be used" in err
 
 
+def test_auto_says_what_it_chose(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to guess what a night ran on."""
+    assert execute(["prepare", *run(surface, "--device", "auto", "--json")[1:]]) == 0
+
+    out, err = capsys.readouterr()
+    assert "nightrec: device cpu" in err
+    assert "no GPU can be used" in err
+    assert json.loads(out)["device"] == "cpu"
+
+
 def test_a_missing_bundle_is_code_2(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the folder and the command that makes it."""
     surface.write_text(surface.read_text().replace("bundles/item", "bundles/itm"))
