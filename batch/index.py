@@ -23,7 +23,7 @@ from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, staged_file, write_json
-from artifacts.tables import finish_file, is_done, read_table, reading_table, verify_file, writing_table
+from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
 from batch.retrieve import Index, gather_vectors, most_of, read_ivf, require_searchable, search
@@ -286,12 +286,12 @@ def _choose_nprobe(index: Index, sample: Sample, target: float) -> tuple[int, di
 
 def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inputs: str) -> None:
     layout, metadata = run.layout.index, run.metadata()
-    for path in (layout.ivf, layout.parameters):
+    for path in (layout.ivf, layout.items, layout.parameters):
         sidecar_of(path).unlink(missing_ok=True)
     with staged_file(layout.ivf) as file:
         faiss.write_index(index.ivf, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
-    finish_file(layout.ivf, inputs=inputs)
     _require_same_answers(layout.ivf, index)
+    finish_file(layout.ivf, inputs=inputs)
     ids = item_ids.take(pa.array(index.items))
     with writing_table(layout.items, schemas.index_items(run.item_type), metadata=metadata, inputs=inputs) as table:
         table.write(pa.table({"item_id": ids, "item": index.items}))
@@ -312,7 +312,6 @@ def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inp
 
 def _require_same_answers(path: Path, index: Index) -> None:
     """Read the file at *path* back: it must answer as the index in memory, whose recall was measured."""
-    verify_file(path)
     read = replace(index, ivf=read_ivf(path))
     queries = index.vectors[:: max(len(index.vectors) // 64, 1)]
     k, nprobe = min(10, len(index.items)), index.ivf.nprobe

@@ -272,12 +272,8 @@ def _rank(shop: _Shop, session: Session | None, part: _Part) -> tuple[_Ranked, d
     require_packable(len(shop.index.items), int(lengths.max(initial=1)))
     seen = seen_lists(part.seen, shop.index_rows, within=options.seen_within)
     found = retrieve(shop.index, vectors, lengths, seen, limit=options.candidates, fetch=options.fetch)
-    there = found.rows != NO_ITEM
-    _require_finite(part, "retrieval_score", found.scores, there)
-    scores = found.scores
-    if session is not None and there.any():
-        scores = session.run(_ranker_inputs(shop, session, part, found))["score"][:users]
-        _require_finite(part, "score", scores, there)
+    _require_finite(part, "retrieval_score", found.scores, found.rows)
+    scores = _ranker_scores(shop, session, part, found) if session else found.scores
     order = order_by_score(found.rows, scores)
     rows, scores, retrieval_scores, interests = (
         np.take_along_axis(array, order, axis=1) for array in (found.rows, scores, found.scores, found.interests)
@@ -307,10 +303,23 @@ def _rank(shop: _Shop, session: Session | None, part: _Part) -> tuple[_Ranked, d
         "cold": int((lengths == 0).sum()),
         "ranked_rows": len(owners),
         "fallback_rows": len(fill_owners),
-        "short_lists": int(((there.sum(axis=1) < options.candidates) & (lengths > 0)).sum()),
+        "short_lists": int((((rows != NO_ITEM).sum(axis=1) < options.candidates) & (lengths > 0)).sum()),
         "seen_dropped": int(found.dropped.sum()),
         "unfilled": int((lists_made < options.top_n).sum()),
     }
+
+
+def _ranker_scores(shop: _Shop, session: Session, part: _Part, found: Candidates) -> np.ndarray:
+    if (found.rows == NO_ITEM).all():  # all cold
+        return found.scores
+    scores = session.run(_ranker_inputs(shop, session, part, found))["score"][: len(found.rows)]
+    if scores.shape != found.rows.shape:
+        raise InputError(
+            f"{session.bundle.layout.graph}, output score: expected the shape {list(found.rows.shape)}, "
+            f"found {list(scores.shape)}; export it anew"
+        )
+    _require_finite(part, "score", scores, found.rows)
+    return scores
 
 
 def _ranker_inputs(shop: _Shop, session: Session, part: _Part, found: Candidates) -> dict[str, np.ndarray]:
@@ -356,8 +365,8 @@ def _fill(shop: _Shop, chosen: np.ndarray, seen: Lists) -> tuple[np.ndarray, np.
     return np.concatenate(owners), np.concatenate(rows)
 
 
-def _require_finite(part: _Part, name: str, scores: np.ndarray, there: np.ndarray) -> None:
-    bad = (there & ~np.isfinite(scores)).any(axis=1)
+def _require_finite(part: _Part, name: str, scores: np.ndarray, rows: np.ndarray) -> None:
+    bad = ((rows != NO_ITEM) & ~np.isfinite(scores)).any(axis=1)
     if bad.any():
         user = part.interests.column("user_id")[int(bad.argmax())].as_py()
         raise InputError(f"user_id {user!r}: {name} is NaN or Inf; the model cannot be used for this user")

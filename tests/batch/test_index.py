@@ -308,6 +308,18 @@ def test_a_changed_byte_is_found_before_use(prepared: Run, user_bundle: Bundle, 
         build_index(prepared, user_bundle, IndexOptions(), threads=1)
 
 
+def test_an_index_that_reads_back_otherwise_is_not_finished(
+    prepared: Run, user_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file answers otherwise than the index in memory, the step fails, and nothing counts as finished."""
+    other = train(clustered(37), IndexOptions(), threads=1)[0]
+    monkeypatch.setattr("batch.index.read_ivf", lambda path: other)
+
+    with pytest.raises(CorruptError, match=r"ivf\.faiss: read back, it answers otherwise"):
+        build_index(prepared, user_bundle, IndexOptions(), threads=1)
+    assert not list(prepared.layout.index.folder.glob("*.done.json"))
+
+
 def test_wrong_options_are_refused(prepared: Run, user_bundle: Bundle) -> None:
     """An unknown type, a target outside 0 to 1 and a type other than the profile's are refused before any reading."""
     for options, error, message in (
