@@ -2,16 +2,18 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError
-from artifacts.release import record_problems, write_record
+from artifacts.release import record_problems, verify_record_file, write_record
 from artifacts.run import Run
-from artifacts.store import STAGING_PREFIX
+from artifacts.store import STAGING_PREFIX, read_json
 from release.content import content_of_release, content_of_run, judged_digest
 from release.figures import Limits, figures_of
 from release.gates import GATES, Gate, GateReport, judge
-from release.pointer import LATEST, earlier_release
+from release.pointer import LATEST, Release, earlier_release
 
 
 def check(
@@ -25,6 +27,8 @@ def check(
     threads: int = 0,
 ) -> GateReport:
     """Judge *run* against its bounds and the release of an earlier date; the verdict is written either way.
+
+    Asked the same of the same files again, the verdict that was given stands.
 
     Args:
         run: All its steps must be finished.
@@ -40,25 +44,75 @@ def check(
         StaleRunError: If a step is not finished.
         CorruptError: If a file of the run, or of the earlier release, is missing or changed.
     """
-    judged = judged_digest(run)
+    trained_through = dict(trained_through or {})
+    report = standing_report(run, root, gates=gates, channel=channel, trained_through=trained_through)
+    if report is None:
+        report = _judge(run, root, gates, channel, trained_through, memory, threads)
+        _keep(run, report)
+    if report.failed:
+        lines = "\n".join(f"  {verdict.line()}" for verdict in report.failed)
+        raise RefusedError(f"{run.date}: {len(report.failed)} of {len(gates)} gates refuse run {run.run_key}\n{lines}")
+    return report
+
+
+def standing_report(
+    run: Run,
+    root: Path,
+    *,
+    gates: Sequence[Gate] = GATES,
+    channel: str = LATEST,
+    trained_through: Mapping[str, str] | None = None,
+) -> GateReport | None:
+    """Give the verdict that :func:`check` has given before, if the same is asked of the same files; else None.
+
+    Raises:
+        StaleRunError: If a step is not finished.
+        CorruptError: If the release to compare with cannot be found out.
+    """
+    asked = _asked(run, gates, earlier_release(root, run.date, channel), trained_through or {})
+    record = run.layout.record
+    if not record.gates.exists():
+        return None
+    try:
+        report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
+    except (CorruptError, KeyError, TypeError, ValueError):
+        return None  # judging anew is the cure
+    return report if report.asked == asked else None
+
+
+def _asked(run: Run, gates: Sequence[Gate], earlier: Release | None, trained_through: Mapping[str, str]) -> str:
+    return document_digest(
+        {
+            "judged": judged_digest(run),
+            "gates": [asdict(gate) for gate in gates],
+            "earlier": earlier.version if earlier else None,
+            "trained_through": dict(trained_through),
+        }
+    )
+
+
+def _judge(
+    run: Run,
+    root: Path,
+    gates: Sequence[Gate],
+    channel: str,
+    trained_through: Mapping[str, str],
+    memory: str,
+    threads: int,
+) -> GateReport:
     earlier = earlier_release(root, run.date, channel)
+    asked, judged = _asked(run, gates, earlier, trained_through), judged_digest(run)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=STAGING_PREFIX) as spill:
         figures, measured = figures_of(
             run,
             content_of_run(run),
             content_of_release(earlier.layout, earlier.manifest) if earlier else None,
-            trained_through=trained_through or {},
+            trained_through=trained_through,
             limits=Limits(memory, threads, Path(spill)),
         )
     version = earlier.version if earlier else None
-    report = GateReport(
-        run.date, run.run_key, judged, version, judge(gates, figures, earlier=version), dict(sorted(measured.items()))
-    )
-    _keep(run, report)
-    if report.failed:
-        lines = "\n".join(f"  {verdict.line()}" for verdict in report.failed)
-        raise RefusedError(f"{run.date}: {len(report.failed)} of {len(gates)} gates refuse run {run.run_key}\n{lines}")
-    return report
+    verdicts = judge(gates, figures, earlier=version)
+    return GateReport(run.date, run.run_key, judged, asked, version, verdicts, dict(sorted(measured.items())))
 
 
 def _keep(run: Run, report: GateReport) -> None:

@@ -305,6 +305,7 @@ class GateReport:
         date: The data date, ISO.
         run_key: The run.
         judged: Digest of what was recorded of all the files that were judged.
+        asked: Digest of all that the verdict depends on: the files, the gates, the earlier release, the models' age.
         earlier: Version that the night was compared with; None on a first night.
         verdicts: One for each gate.
         figures: What else was measured, for people.
@@ -313,6 +314,7 @@ class GateReport:
     date: str
     run_key: str
     judged: str
+    asked: str
     earlier: str | None
     verdicts: tuple[Verdict, ...]
     figures: dict[str, float]
@@ -343,6 +345,6 @@ class GateReport:
         Raises:
             KeyError, TypeError, ValueError: If it is another document.
         """
-        fields = {key: document[key] for key in ("date", "run_key", "judged", "earlier", "figures")}
+        fields = {key: document[key] for key in ("date", "run_key", "judged", "asked", "earlier", "figures")}
         verdicts = tuple(Verdict(**{**v, "state": State(v["state"])}) for v in document["verdicts"])
         return cls(**fields, verdicts=verdicts)

@@ -21,7 +21,7 @@ from artifacts.store import read_json, staged_folder
 from artifacts.tables import read_sidecar
 from release.content import content_files, judged_digest
 from release.gates import GateReport
-from release.pointer import LATEST, Pointer, Release, earlier_release, move_pointer, point_at, read_pointer
+from release.pointer import LATEST, Pointer, Release, earlier_release, follow, move_pointer, point_at, read_pointer
 
 _CHUNK = 1 << 20
 
@@ -79,16 +79,14 @@ def publish(
         CorruptError: If a file is not what was recorded when it was written.
         ConflictError: If someone else stored this version or moved the pointer meanwhile.
     """
-    for name, reason in (("override", override), ("supersede", supersede)):
-        if reason is not None and not reason.strip():
-            raise RefusedError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
+    _require_words(override=override, supersede=supersede)
     objection = _objection(run)
     if objection and override is None:
         raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
     pointer = read_pointer(root, channel)
     manifest = _manifest(run, root, channel)
     layout = RootLayout(root).release(manifest.version)
-    moves, note = _may_move(pointer, manifest, channel, supersede)
+    moves, note = _may_move(root, pointer, manifest, channel, supersede)
     overrides = []
     if objection:
         overrides.append({"rule": "the gates bless the run", "found": objection, "reason": override})
@@ -115,6 +113,12 @@ def publish(
         sequence=pointer.sequence if pointer else 0,
         note=f"{'stored' if stored else 'equal content was stored before, nothing is written'}; {note}",
     )
+
+
+def _require_words(**reasons: str | None) -> None:
+    for name, reason in reasons.items():
+        if reason is not None and not reason.strip():
+            raise RefusedError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
 
 
 def _objection(run: Run) -> str:
@@ -144,11 +148,14 @@ def _manifest(run: Run, root: Path, channel: str) -> Manifest:
     return manifest
 
 
-def _may_move(pointer: Pointer | None, manifest: Manifest, channel: str, supersede: str | None) -> tuple[bool, str]:
+def _may_move(
+    root: Path, pointer: Pointer | None, manifest: Manifest, channel: str, supersede: str | None
+) -> tuple[bool, str]:
     """Say whether the pointer moves to a release, and why or why not."""
     if pointer is None:
         return True, f"{channel} names it, the first"
     if pointer.version == manifest.version:
+        follow(root, channel)
         return False, f"{channel} names it already"
     if pointer.hold:
         held = f"{channel} is held at {pointer.version} by {pointer.hold.who} ({pointer.hold.why})"

@@ -13,7 +13,9 @@ from artifacts.errors import CorruptError, InputError, RefusedError, StaleRunErr
 from artifacts.layout import sidecar_of
 from artifacts.release import record_problems
 from artifacts.run import Run
-from release.check import check
+from artifacts.tables import finish_file
+from release.check import check, standing_report
+from release.figures import figures_of
 from release.gates import GATES, GateReport, State, configured_gates
 from release.publish import publish
 
@@ -70,6 +72,50 @@ def test_verdict_is_kept_and_has_no_clock(night: Make) -> None:
     assert run.layout.record.gates.read_bytes() == first
     assert list(record_problems(run.layout.record)) == []
     assert GateReport.from_document(json.loads(first)) == report
+
+
+def test_verdict_stands_until_something_else_is_asked(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured again for the same question; other gates, ages, files or an earlier release ask anew."""
+    measured: list[str] = []
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        measured.append("")
+        return figures_of(*arguments, **options)
+
+    monkeypatch.setattr("release.check.figures_of", counting)
+    run = night(date="2026-03-02")
+    root = root_of(run)
+
+    def times(**options: Any) -> int:
+        measured.clear()
+        check(run, root, threads=1, **options)
+        return len(measured)
+
+    assert standing_report(run, root) is None
+    assert [times(), times()] == [1, 0]
+    assert standing_report(run, root) == check(run, root, threads=1)
+    stricter = configured_gates({"churn": 0.7})
+    assert [times(gates=stricter), times(gates=stricter), times()] == [1, 0, 1]
+    assert [times(trained_through={"user": "2026-03-01"}), times()] == [1, 1]
+    run.layout.index.ivf.write_bytes(b"another index")
+    finish_file(run.layout.index.ivf, inputs="i")
+    assert [times(), times()] == [1, 0]
+    released(night)
+    measured.clear()
+    assert [times(), times()] == [1, 0]
+    run.layout.record.gates.write_text("{}")
+    assert [times(), times()] == [1, 0]
+
+
+def test_refusal_stands_too(night: Make) -> None:
+    """Asked again, a refused night is refused in the same words."""
+    run = night(parameters={"recall": 0.5})
+    said = []
+    for _ in range(2):
+        with pytest.raises(RefusedError) as error:
+            check(run, root_of(run), threads=1)
+        said.append(str(error.value))
+    assert said[0] == said[1]
 
 
 def drop_first_user(table: pa.Table) -> pa.Table:

@@ -92,7 +92,7 @@ def test_wrong_config_is_named(changes: dict[str, object], message: str) -> None
 def test_report_survives_its_json() -> None:
     """What is written to gates.json reads back equal, a value that is no number included."""
     verdicts = judge([AT_MOST, AT_LEAST], {"share": Figure(math.nan)}, earlier=None)
-    report = GateReport("2026-03-01", "k", "d", None, verdicts, {"rows": 3})
+    report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3})
     assert not report.passed
     assert GateReport.from_document(json.loads(json.dumps(report.document(), allow_nan=False))) == report
 
