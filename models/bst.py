@@ -15,6 +15,9 @@ from models.attention import add_key, attend, join_heads, split_heads
 from models.embedding import look_up, make_table, make_tables, seeded
 
 _RETRIEVAL = "retrieval_score"
+_DEVIATION = (
+    0.03  # of embeddings at the start: Adagrad hardly moves larger ones, and rare items stay the noise they began as
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +193,10 @@ class Bst(nn.Module):
         rows = 1 if config.output == "target" else spec.history_length + 1
         widths = feature_widths(config, len(spec.item_features))
         with seeded(config.seed):
-            self.item_tables = make_tables(vocabularies, spec.item_features, widths, deviation=1.0)
-            self.gap_table = make_table(len(spec.gap_edges) + 2, config.gap_width, deviation=1.0)
+            self.item_tables = make_tables(vocabularies, spec.item_features, widths, deviation=_DEVIATION)
+            self.gap_table = make_table(len(spec.gap_edges) + 2, config.gap_width, deviation=_DEVIATION)
             self.profile_tables = make_tables(
-                vocabularies, profiles, [config.profile_width] * len(profiles), deviation=1.0
+                vocabularies, profiles, [config.profile_width] * len(profiles), deviation=_DEVIATION
             )
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
             self.head = Head(

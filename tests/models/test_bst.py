@@ -36,12 +36,14 @@ LENGTHS = [0, 1, 2, 3, 8, LENGTH]
 
 
 def build(config: BstConfig = CONFIG, spec: FeatureSpec = SPEC) -> Bst:
-    """Build a network whose every weight counts: biases, norms and last layers do not start at 0 or 1 here."""
+    """Build a network whose every weight counts: none is near 0, and no bias, norm or last layer starts at 0 or 1."""
     bst = Bst(config, spec, VOCABULARIES).eval()
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for name, weight in bst.named_parameters():
-            if "table" not in name:
+            if "table" in name:
+                weight.mul_(30)
+            else:
                 weight.add_(torch.randn(weight.shape, generator=generator) * 0.4)
     return bst
 
@@ -174,7 +176,8 @@ def test_the_shared_form_is_the_pairwise_one(output: str) -> None:
     """At the default size, too, and for sharp attention, both forms agree, fully padded histories among them."""
     bst = Bst(BstConfig(output=output, mlp=(32, 16), residual=False), SPEC, VOCABULARIES).eval()  # type: ignore[arg-type]
     with torch.no_grad():
-        bst.blocks[0].query.weight.mul_(4)
+        for table in [*bst.item_tables, bst.gap_table]:
+            table.weight.mul_(100)
         inputs = make_inputs(LENGTHS * 3, candidates=30)
         torch.testing.assert_close(bst.logits(*inputs), bst.logits(*inputs, slow=True), atol=1e-5, rtol=0)
 
