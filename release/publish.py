@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.digest import file_digest
-from artifacts.errors import CorruptError, RefusedError
+from artifacts.errors import CorruptError, RefusedError, UsageError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import (
     ContentFile,
@@ -73,6 +73,7 @@ def publish(
         channel: Which pointer moves.
 
     Raises:
+        UsageError: If a reason is given without a word in it.
         RefusedError: If the run is not blessed and there is no reason, or other content of its date is published and
             there is no reason, or there is no row to publish.
         StaleRunError: If a step is not finished.
@@ -118,7 +119,7 @@ def publish(
 def _require_words(**reasons: str | None) -> None:
     for name, reason in reasons.items():
         if reason is not None and not reason.strip():
-            raise RefusedError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
+            raise UsageError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
 
 
 def _objection(run: Run) -> str:

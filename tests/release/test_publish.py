@@ -136,7 +136,7 @@ def test_failed_run_needs_a_reason_that_is_recorded(night: Make) -> None:
         check(run, root_of(run), threads=1)
     with pytest.raises(RefusedError, match="recall"):
         publish(run, root_of(run))
-    with pytest.raises(RefusedError, match="expected a reason"):
+    with pytest.raises(UsageError, match="expected a reason"):
         publish(run, root_of(run), override=" ")
     published = publish(run, root_of(run), override="sale starts today")
     overrides = json.loads((published.folder / "record" / "overrides.json").read_text())["overrides"]
