@@ -1,6 +1,8 @@
 """Fitting MIND and BST: training data in, a checkpoint out."""
 
 import math
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -256,14 +258,15 @@ def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> d
         callbacks.append(
             keras.callbacks.EarlyStopping(monitor="val_loss", patience=options.patience, restore_best_weights=True)
         )
-    history = trainer.fit(
-        train,
-        validation_data=valid if valid.examples else None,
-        epochs=options.epochs,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=progress(options.verbose),
-    )
+    with redirect_stdout(sys.stderr):  # Keras's bar; standard output is for what a command answers
+        history = trainer.fit(
+            train,
+            validation_data=valid if valid.examples else None,
+            epochs=options.epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=progress(options.verbose),
+        )
     curves = {name: [float(value) for value in values] for name, values in history.history.items()}
     if not all(math.isfinite(loss) for loss in curves["loss"]):
         raise InputError(f"training broke down: the loss became {curves['loss'][-1]}; try a lower learning_rate")

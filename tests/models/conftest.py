@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from artifacts.bundle import FeatureSpec
 from features.sequences import Sequences
@@ -13,6 +14,15 @@ from models.examples import split_by_time
 
 DAY = 86_400_000_000
 TASTES, OF_TASTE, USERS, EVENTS = 3, 8, 60, 10
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Networks this small lose more to waiting threads than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
