@@ -35,7 +35,7 @@ CHURN_TOP = 10  # ranks that churn looks at
 PSI_ROWS = 1000  # below, the index is mostly noise: about bins x (1/rows + 1/rows)
 
 # Bins of equal width in the logit of a probability, since most lie near 0; for an inner product, widening from 0.
-PROBABILITY_EDGES = 1 / (1 + np.exp(-np.arange(-8.0, 9.0)))
+PROBABILITY_EDGES = 1 / (1 + np.exp(-np.arange(-8.0, 8.5, 0.5)))
 PRODUCT_EDGES = np.sinh(np.linspace(-5.0, 5.0, 21))
 
 # Where each interaction that ``prepare`` reads must be found again.
