@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from artifacts import schemas
@@ -97,12 +97,14 @@ EVENTS = st.lists(
     st.tuples(
         st.none() | st.integers(-3, 4), st.none() | st.sampled_from([10, 20, 30, 40, 50, 60]), st.integers(-20, 7_300)
     ),
-    max_size=30,
+    min_size=12,  # shorter ones are mostly of nulls and of one user
+    max_size=40,
 )
 
 
 @LAW
 @given(events=EVENTS, shards=st.integers(1, 3))
+@example(events=[], shards=2)
 def test_every_user_is_told_the_newest_behaviours(events, shards, shop, spec, day, tmp_path_factory):
     """Histories and seen are what a loop over the users makes of §2: nulls, future, exclusions, strangers, ties."""
     made = shop(events, ITEMS, [(1, "nl"), (9, "be"), (3, "xx"), (4, None)], gone_users=[2], gone_items=[20, 77])
@@ -133,6 +135,22 @@ def test_every_user_is_told_the_newest_behaviours(events, shards, shop, spec, da
         "users_excluded": int(any(event[0] == 2 for event in past)),
         "users_cold": sum(not row["history_length"] for row in histories),
     }
+
+
+def test_what_is_excluded_is_gone_everywhere(tmp_path, shop, spec, day):
+    """An excluded user has no row, an excluded item no place in any list, the older behaviours move up; all counted."""
+    events = [(1, 20, 5), (1, 10, 6), (1, 60, 7), (1, 20, 8), (1, 30, 9), (2, 10, 5), (2, 20, 5), (3, 20, 5)]
+    made = shop(events, ITEMS, [(4, "nl")], gone_users=[2, 4, 99], gone_items=[20, 60, 98])
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+    histories, seen = found["histories"][0].to_pydict(), found["seen"][0].to_pydict()
+    assert histories["user_id"] == [1, 3]
+    assert histories["history_item_id"] == [[2, 4], []]
+    assert seen["items"] == [[0, 1], []]  # 10 and 30 are the first of the three that are left
+    assert found["popular"].to_pydict() == {"item_id": [10, 30], "item": [0, 1], "events": [1, 1]}
+    counts = found["counts"]
+    assert (counts["users"], counts["users_excluded"], counts["users_cold"]) == (2, 2, 1)
+    assert (counts["interactions_of_excluded_users"], counts["interactions_with_excluded_items"]) == (2, 4)
 
 
 def test_a_negative_gap_cannot_come_of_a_future_event(tmp_path, shop, spec, day):

@@ -22,8 +22,8 @@ EVENTS = st.lists(
     st.tuples(
         st.integers(0, 4), st.sampled_from([10, 20, 30, 40, 50, 60]), st.integers(-9, 20).map(lambda h: h * 9_000)
     ),
-    min_size=1,
-    max_size=30,
+    min_size=12,
+    max_size=40,
 )
 VOCABULARIES = {
     "item_id": fit_vocabulary("item_id", pa.array([10, 20, 30, 50])),
@@ -126,3 +126,13 @@ def test_only_items_that_had_events_are_known(tmp_path, shop, spec, day):
     }
     with pytest.raises(InputError, match="none of its items has an event up to 2026-03-08"):
         fit_vocabularies(inputs, spec=spec, until=until - timedelta(days=1), zone="UTC")
+
+
+def test_a_basket_does_not_tell_its_own_items(tmp_path, shop, spec, day, now):
+    """Of two events at one moment neither is told before the other; the event a microsecond later is told both."""
+    inputs = shop([(1, 10, 50), (1, 20, 40), (1, 30, 40), (1, 10, 30)], ITEMS).inputs(tmp_path)
+    sequences = read(inputs, spec, day, tmp_path)
+    moments = np.array([now - 40, now - 39, now - 30]) * 1_000_000
+
+    assert ends_before(sequences, np.zeros(3, np.int64), moments).tolist() == [1, 3, 3]
+    assert ends_before(sequences, np.zeros(1, np.int64), moments[:1] + 1).tolist() == [3]
