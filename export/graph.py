@@ -93,6 +93,8 @@ def _trace(source: Source, example: Arrays, outputs: list[str]) -> torch.onnx.ON
         for name in source.inputs
     )
     try:
+        # Not optimised: onnxscript takes every constant below 1e-8 for 0, and so drops the epsilon of a normalised
+        # vector, whose padded row becomes NaN. ONNX Runtime folds what can be folded when it loads the graph.
         with _quiet():
             program = torch.onnx.export(
                 _Starred(source.module).eval(),
@@ -102,6 +104,7 @@ def _trace(source: Source, example: Arrays, outputs: list[str]) -> torch.onnx.ON
                 opset_version=OPSET,
                 dynamic_shapes={"inputs": shapes},
                 dynamo=True,
+                optimize=False,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:

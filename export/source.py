@@ -50,8 +50,7 @@ class Source:
         Raises:
             UsageError: Naming what was expected and what was found.
         """
-        names = input_names(self.role, self.spec)
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := [name for name in self.spec.features if self.spec.features.count(name) > 1]:
             raise UsageError(f"{self.role} source: expected features of different names, found {twice[0]} twice")
         if missing := [name for name in self.spec.features if name not in self.vocabularies]:
             raise UsageError(f"{self.role} source: feature {missing[0]} has no vocabulary; give one for every feature")
@@ -120,7 +119,7 @@ def run_source(source: Source, inputs: Arrays) -> Arrays:
         UsageError: If it gives other outputs than its role has.
     """
     source.module.eval()
-    tensors = [torch.from_numpy(inputs[name]) for name in source.inputs]
+    tensors = [torch.from_numpy(np.require(inputs[name], requirements="W")) for name in source.inputs]
     with torch.no_grad():
         result = source.module(*tensors)
     outputs = tuple(result) if isinstance(result, tuple | list) else (result,)
@@ -236,9 +235,9 @@ def read_sources(reference: str) -> list[Source]:
 
 def axis_sizes(inputs: Arrays, source: Source) -> dict[str, int]:
     """Sizes of the dynamic axes of *inputs*, by name."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for name in source.inputs:
         for axis, size in zip(input_shape(source, name), inputs[name].shape, strict=True):
             if isinstance(axis, str):
-                sizes[axis] = int(np.int64(size))
+                sizes[axis] = size
     return sizes
