@@ -1,0 +1,105 @@
+"""A made shop of any size: interactions, a catalogue and seeded networks, for what does not depend on meaning."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from artifacts.bundle import FeatureSpec
+from export.source import sources_from_checkpoint
+from export.write import export
+from features.vocabulary import fit_vocabulary
+from models.bst import Bst, BstConfig
+from models.checkpoint import checkpoint_of, save_checkpoint
+from models.mind import Mind, MindConfig
+
+DATE = "2026-03-31"
+EVENTS = 20  # a user
+CATEGORIES = 500
+END = np.datetime64("2026-04-01T00:00:00", "s")
+SPEC = FeatureSpec(
+    item_features=("item_id", "category"),
+    profile_features=("country",),
+    history_length=EVENTS,
+    gap_edges=(3_600, 86_400, 604_800, 2_592_000),
+    cross_features=("retrieval_score", "times_had", "days_since", "popularity"),
+)
+
+CONFIG = """\
+[surface]
+name = "made"
+root = "store"
+
+[inputs.interactions]
+path = "interactions.parquet"
+
+[inputs.items]
+path = "{shop}/items.parquet"
+features = {{ category = "category" }}
+
+[inputs.users]
+path = "users.parquet"
+features = {{ country = "country" }}
+
+[bundles]
+item = "{shop}/bundles/item"
+user = "{shop}/bundles/user"
+ranker = "{shop}/bundles/ranker"
+
+[night]
+shards = 8
+threads = {threads}
+
+[score]
+top_n = 50
+"""
+
+
+def make_catalogue(folder: Path, *, items: int, seed: int = 5) -> None:
+    """Write *items* items, and a MIND (d = 64, K = 4) and a BST (L = 20, 8 heads, 1024-512-256) for them."""
+    if (folder / "bundles" / "ranker").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    catalogue = pa.table({"item_id": np.arange(items), "category": rng.integers(0, CATEGORIES, items)})
+    pq.write_table(catalogue, folder / "items.parquet")
+    vocabularies = {
+        "item_id": fit_vocabulary("item_id", catalogue["item_id"]),
+        "category": fit_vocabulary("category", catalogue["category"]),
+        "country": fit_vocabulary("country", pa.array(["de", "fr", "it"])),
+    }
+    torch.manual_seed(seed)
+    mind_config, bst_config = MindConfig(width=64, interests=4), BstConfig(width=64, heads=8, mlp=(1024, 512, 256))
+    networks = {
+        "mind": (Mind(mind_config, SPEC, vocabularies), mind_config),
+        "bst": (Bst(bst_config, SPEC, vocabularies), bst_config),
+    }
+    for name, (network, config) in networks.items():
+        checkpoint = checkpoint_of(
+            network, config=config, spec=SPEC, vocabularies=vocabularies, trained_through="2026-03-01", about={}
+        )
+        save_checkpoint(checkpoint, folder / "models" / name)
+        export(sources_from_checkpoint(folder / "models" / name), folder / "bundles")
+
+
+def make_users(folder: Path, shop: Path, *, users: int, items: int, threads: int, seed: int = 6) -> Path:
+    """Write *users* users with ``EVENTS`` events each over 60 days, and a config; gives the config's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows = users * EVENTS
+    seconds = rng.integers(0, 60 * 86_400, rows).astype("timedelta64[s]")
+    taste = rng.integers(0, items, users)
+    near = (np.repeat(taste, EVENTS) + rng.integers(-50, 51, rows)) % items  # a user's items lie beside each other
+    interactions = {
+        "user_id": np.repeat(np.arange(users), EVENTS),
+        "item_id": np.where(rng.random(rows) < 0.8, near, rng.integers(0, items, rows)),
+        "time": pa.array(END - np.timedelta64(1, "s") - seconds, pa.timestamp("s", tz="UTC")),
+    }
+    pq.write_table(pa.table(interactions), folder / "interactions.parquet")
+    countries = np.array(["de", "fr", "it"])[rng.integers(0, 3, users)]
+    pq.write_table(pa.table({"user_id": np.arange(users), "country": countries}), folder / "users.parquet")
+    config = folder / "job.toml"
+    config.write_text(CONFIG.format(shop=shop.resolve(), threads=threads))
+    return config

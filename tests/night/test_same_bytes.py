@@ -1,0 +1,100 @@
+"""The same input gives the same bytes, whatever else differs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artifacts import tables
+from artifacts.run import find_run
+from tests.night.shop import DATE, Shop, content_of, only_release, run_nightrec
+
+ELSEWHERE = {"PYTHONHASHSEED": "77", "TZ": "Asia/Kolkata", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+SHARDS = 3
+
+
+def test_a_night_elsewhere_gives_the_same_bytes(shop: Shop, plain: Path, tmp_path: Path) -> None:
+    """Another process, hash seed, zone, locale, file names, row order, worker count and shard order change no byte."""
+    _scatter(shop.data / "interactions.parquet", tmp_path / "events")
+    config = shop.config(tmp_path, interactions=f"{tmp_path}/events/*.parquet", workers=2)
+    night = ["--config", config, "--date", DATE]
+    backwards = [[step, "--shard", f"{shard}/{SHARDS}"] for step in ("interests", "score") for shard in (2, 0, 1)]
+
+    for verb in [["prepare"], ["items"], ["index"], *backwards, ["check"], ["publish"]]:
+        finished = run_nightrec(*verb, *night, environment=ELSEWHERE)
+        assert finished.returncode == 0, finished.stderr
+
+    assert content_of(only_release(tmp_path / "store")) == content_of(only_release(plain / "store"))
+
+
+def test_two_workers_give_the_same_bytes(shop: Shop, plain: Path, tmp_path: Path) -> None:
+    """A night shared by two worker processes equals the night of one."""
+    finished = run_nightrec("run", "--config", shop.config(tmp_path, workers=2), "--date", DATE, environment=ELSEWHERE)
+
+    assert finished.returncode == 0, finished.stderr
+    assert content_of(only_release(tmp_path / "store")) == content_of(only_release(plain / "store"))
+
+
+def test_histories_given_as_lists_give_the_same_scores(shop: Shop, plain: Path, tmp_path: Path) -> None:
+    """A team that already has histories gets what the same events give."""
+    events = pq.read_table(shop.data / "interactions.parquet").sort_by(
+        [("user_id", "ascending"), ("time", "ascending")]
+    )
+    grouped = events.group_by("user_id", use_threads=False).aggregate([("item_id", "list"), ("time", "list")])
+    lists = grouped.rename_columns(["user_id", "item_ids", "times"])
+    pq.write_table(lists, tmp_path / "lists.parquet", row_group_size=50)
+    config = shop.config(tmp_path)
+    text = config.read_text().replace("[inputs.interactions]", "[inputs.histories]")
+    config.write_text(text.replace(str(shop.data / "interactions.parquet"), str(tmp_path / "lists.parquet")))
+
+    finished = run_nightrec("run", "--config", config, "--date", DATE)
+
+    assert finished.returncode == 0, finished.stderr
+    assert _rows(only_release(tmp_path / "store")) == _rows(only_release(plain / "store"))
+
+
+def test_the_index_sample_is_part_of_the_interests(plain: Path) -> None:
+    """The users that tuned the index have, bit for bit, the vectors that the interests table gives them."""
+    run = find_run(plain / "store", DATE)
+    sample = tables.read_table(run.layout.sample)
+    shards = [tables.read_table(run.layout.interests(shard, run.shards)) for shard in range(run.shards)]
+    everyone = pa.concat_tables(shards)
+
+    assert 0 < sample.num_rows <= 128
+    assert set(sample["user_id"].to_pylist()) <= set(
+        everyone.filter(pa.compute.invert(everyone["cold"]))["user_id"].to_pylist()
+    )
+
+
+@pytest.mark.parametrize("directory", ["releases", "runs"])
+def test_nothing_names_where_or_when_it_was_made(plain: Path, directory: str) -> None:
+    """No content file holds a path of this machine, a host name or the name of its user's folder."""
+    words = [str(plain).encode(), os.uname().nodename.encode()]
+    files = [path for path in (plain / "store" / directory).rglob("*") if path.is_file() and "record" not in path.parts]
+
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        assert not [word for word in words if word in content], path
+
+
+def _scatter(source: Path, folder: Path) -> None:
+    """Write the rows of *source* in another order, into three files with other names and row groups."""
+    table = pq.read_table(source)
+    table = table.take(np.random.default_rng(3).permutation(table.num_rows))
+    folder.mkdir()
+    for number, name in enumerate(["zeta", "alpha", "mid"]):
+        pq.write_table(
+            table.slice(number * 1_500, 1_500 if number < 2 else None), folder / f"{name}.parquet", row_group_size=77
+        )
+
+
+def _rows(release: Path) -> list[dict[str, object]]:
+    return [
+        row
+        for path in sorted((release / "scores").glob("*.arrow"))
+        for row in pa.ipc.open_file(path).read_all().to_pylist()
+    ]
