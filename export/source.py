@@ -212,25 +212,11 @@ def sources_from_checkpoint(folder: Path) -> list[Source]:
     ]
 
 
-def _kind_of(reference: str) -> str:
-    return "checkpoint" if Path(reference).exists() or ":" not in reference else "factory"
-
-
-# Where other kinds of model come in: a word for the kind, told apart by `_kind_of`, and the function that reads it.
+# The one door: a kind of model, by the name of its option on the command line, and what makes sources of it.
 READERS: dict[str, Callable[[str], list[Source]]] = {
-    "checkpoint": lambda reference: sources_from_checkpoint(Path(reference)),
+    "checkpoint": lambda folder: sources_from_checkpoint(Path(folder)),
     "factory": sources_from_factory,
 }
-
-
-def read_sources(reference: str) -> list[Source]:
-    """Read what *reference* names: the folder of a checkpoint, or ``package.module:factory``.
-
-    Raises:
-        UsageError: If it is neither.
-        CorruptError: If it is a checkpoint that was changed.
-    """
-    return READERS[_kind_of(reference)](reference)
 
 
 def axis_sizes(inputs: Arrays, source: Source) -> dict[str, int]:

@@ -41,7 +41,8 @@ def export(sources: Sequence[Source], out: Path) -> list[Bundle]:
     """Make a bundle of each source: ``out/item``, ``out/user``, ``out/ranker``.
 
     All of them appear when all have passed the gate; if one fails, *out* is as it was. A bundle that is there already
-    with the same content stays untouched; another one is replaced.
+    with the same content stays untouched; another one is replaced. A process that is killed between the two renames of
+    a replacement leaves no bundle under that name, never a half one; export again.
 
     Args:
         sources: At most one of each role. An item and a user source given together are one model.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from artifacts.bundle import FeatureSpec, Role
 from artifacts.errors import UsageError
 from export.sample import KINDS, draw_rows
-from export.source import READERS, read_sources, sources_from_factory
+from export.source import READERS, sources_from_factory
 
 FACTORIES = """
 import sys
@@ -44,7 +44,7 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_factory(factories: str) -> None:
     """A factory gives one source or a list of them."""
     assert [source.role for source in sources_from_factory(f"{factories}:one")] == [Role.ITEM]
-    assert [source.role for source in read_sources(f"{factories}:several")] == [Role.ITEM, Role.USER]
+    assert [source.role for source in READERS["factory"](f"{factories}:several")] == [Role.ITEM, Role.USER]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,10 @@ def test_factory_mistakes(factories: str, target: str, said: str) -> None:
         sources_from_factory(target)
 
 
-def test_reference_without_colon_is_a_folder(tmp_path: Path) -> None:
-    """What is no factory is taken for the folder of a checkpoint, and refused if it is none."""
-    with pytest.raises(UsageError, match="expected a checkpoint"):
-        read_sources(str(tmp_path / "nothing"))
-    assert sorted(READERS) == ["checkpoint", "factory"]
+def test_no_checkpoint(tmp_path: Path) -> None:
+    """A folder that holds no checkpoint is a wrong usage."""
+    with pytest.raises(UsageError, match=r"nothing: expected a checkpoint, found no model\.json"):
+        READERS["checkpoint"](str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize(

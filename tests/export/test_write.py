@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +14,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
+from artifacts.bundle import Bundle, FileRecord, Role, read_bundle, require_one_model
 from artifacts.canary import read_canary
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
 from export.parity import CANARY_ROWS
-from export.write import export
+from export.write import export, model_id_of
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,34 @@ def test_one_model(exported: list[Bundle], small: ModuleType, tmp_path: Path) ->
     require_one_model(exported)
     with pytest.raises(UsageError, match=f"model_id is {item.model_id} in the one and {other[1].model_id}"):
         require_one_model([item, other[1]])
+
+
+def test_model_id_sees_everything_learnt(small: ModuleType) -> None:
+    """Another bit of one weight, another vocabulary and another spec give another model id; the role gives none."""
+    record = FileRecord(1, "a" * 64)
+    files = {f"vocabularies/{name}.arrow": record for name in small.SPEC.features}
+    towers = small.make_towers()
+    first = model_id_of(towers, files)
+    assert model_id_of(towers[::-1], files) == model_id_of(towers[:1], files) == first
+    longer = small.make_source(Role.ITEM, towers[0].module, spec=replace(small.SPEC, history_length=6))
+    renamed = {**files, "vocabularies/gender.arrow": replace(record, sha256="b" * 64)}
+    changed = small.make_towers()
+    with torch.no_grad():
+        changed[0].module.tables.mix.bias[0] *= 1 + 2**-23
+    ids = {first, model_id_of([longer], files), model_id_of(towers, renamed), model_id_of(changed, files)}
+    assert len(ids) == 4
+
+
+def test_int64_and_any_length(small: ModuleType, tmp_path: Path) -> None:
+    """A source may take int64 and histories of any length; its contract says so, and the gate tries other lengths."""
+    source = small.make_source(Role.USER, integers="int64", dynamic_length=True)
+    bundle = export([source], tmp_path)[0]
+    assert [(t.type, t.shape) for t in bundle.inputs] == [
+        ("int64", ("users", "length")),
+        ("int64", ("users", "length")),
+        ("int64", ("users",)),
+    ]
+    assert {"padded to 1", "padded to 8", "7 more of padding"} <= set(bundle.about["parity"]["cases"])
 
 
 def test_again_is_a_no_op(exported: list[Bundle], small: ModuleType) -> None:
