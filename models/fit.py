@@ -5,6 +5,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -45,6 +46,8 @@ class FitOptions:
         draws: Items that a step of sampled softmax draws, where the catalogue is not small (MIND).
         ratio: Negatives for each positive (BST).
         unknown_rate: Share of ids that training turns into the unknown row (BST; MIND's config has its own).
+        in_sample: Whether BST may learn from days that retrieval was trained on too. Retrieval's scores of them are
+            too good, but where days are few, more of them can be worth more: see :func:`fit_bst`.
         seed: What everything drawn follows from, besides the config's seed of the start weights.
         verbose: Whether to show progress; None shows it on a terminal.
     """
@@ -59,12 +62,13 @@ class FitOptions:
     draws: int = 4096
     ratio: int = 4
     unknown_rate: float = 0.02
+    in_sample: bool = False
     seed: int = 1
     verbose: bool | None = None
 
 
 MIND_OPTIONS = FitOptions()
-BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.02, batch=128, epochs=5, patience=1)
+BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.01, batch=128, epochs=5, patience=1)
 
 
 def fit_mind(
@@ -120,9 +124,13 @@ def fit_bst(
         sequences: All users' events, encoded by *vocabularies*.
         spec: What the network is told.
         vocabularies: By feature.
-        split: Days to train and to validate on; training starts after the last day that *retrieval* has seen.
+        split: Days to train and to validate on; training starts after the last day that *retrieval* has seen, unless
+            the options say ``in_sample``.
         retrieval: A MIND that proposes the candidates. Its scores of events that it was itself trained on are too
-            good, and a ranker that learns to trust them is misled at night; so it must be one of earlier days.
+            good, and a ranker that learns to trust them is misled at night; so take one of earlier days, and let
+            BST learn from the days since. The price is BST's older events: on MovieLens-100K, where 45 days hold
+            2,700 examples and all days 12,300, ``in_sample`` with the night's own MIND was better (GAUC on the last
+            14 days 0.65 against 0.60; retrieval's own order 0.63).
         night: How the night will retrieve.
         config: Sizes and choices of the network.
         options: How it is fitted.
@@ -133,7 +141,8 @@ def fit_bst(
         InputError: If those days hold no event that retrieval proposed.
         ConflictError: If *out* exists.
     """
-    split = after_retrieval(split, retrieval)
+    if not options.in_sample:
+        split = after_retrieval(split, retrieval)
     mind = build(retrieval)
     if not isinstance(mind, Mind):
         raise UsageError(f"expected a MIND checkpoint to retrieve with, found {retrieval.kind}")
@@ -141,6 +150,7 @@ def fit_bst(
     valid = bst_batches(sequences, split, spec=spec, mind=mind, night=night, options=options, training=False)
     with reproducible(options.seed):
         bst = Bst(config, spec, vocabularies)
+        calibrate(bst, train)
         trainer = BstTrainer(bst, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)
         about = _fit(trainer, train, valid, options)
     forget_untrained(bst, sequences, split)
@@ -158,7 +168,8 @@ def after_retrieval(split: Split, retrieval: Checkpoint) -> Split:
     if seen_us >= split.train.end_us:
         raise UsageError(
             f"the retrieval model was trained through {retrieval.trained_through}: of the days through "
-            f"{split.trained_through} none is left that it has not seen; fit one for this on earlier days"
+            f"{split.trained_through} none is left that it has not seen; "
+            "fit one for this on earlier days, or set in_sample"
         )
     return replace(split, train=Window(max(split.train.start_us, seen_us), split.train.end_us))
 
@@ -226,6 +237,34 @@ def bst_batches(
     return Batches(begin, batch=options.batch, seed=options.seed if training else None)
 
 
+def calibrate(bst: Bst, batches: Batches) -> None:
+    """Start the residual where retrieval alone predicts best: logistic regression of the labels on its score.
+
+    Retrieval scores have a scale of their own. From a scale of 1, and a bias of 0 where one candidate in many comes
+    true, the first epochs would be spent on two numbers that Newton's method finds at once.
+    """
+    head, place = bst.head, bst.head.retrieval
+    if head.scale is None or place is None:
+        return
+    parts = [batches[index] for index in range(len(batches))]
+    kept = [weights > 0 for _, _, weights in parts]
+    columns = (
+        [inputs["cross"][..., place][k] for (inputs, _, _), k in zip(parts, kept, strict=True)],
+        [labels[k] for (_, labels, _), k in zip(parts, kept, strict=True)],
+        [weights[k] for (_, _, weights), k in zip(parts, kept, strict=True)],
+    )
+    score, label, weight = (np.concatenate(column).astype(np.float64) for column in columns)
+    design = np.stack([score, np.ones_like(score)], axis=1)
+    solution = np.zeros(2)
+    for _ in range(20):
+        expected = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
+        curvature = design.T @ (design * (weight * expected * (1 - expected))[:, None]) + 1e-3 * np.eye(2)
+        solution += np.linalg.solve(curvature, design.T @ (weight * (label - expected)) - 1e-3 * solution)
+    with torch.no_grad():
+        head.scale.fill_(float(solution[0]))
+        head.last.bias.fill_(float(solution[1]))
+
+
 def event_counts(sequences: Sequences, split: Split) -> npt.NDArray[np.int64]:
     """Count each catalogue item's events before the end of training, [items]."""
     known = (sequences.items >= 0) & (sequences.times_us < split.train.end_us)
@@ -251,8 +290,12 @@ def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> d
     """Compile and fit; stop early where there is something to validate on. Returns what the checkpoint tells of it."""
     if not train.examples:
         raise InputError("expected events to train on, found none with a history before them; are the days right?")
-    optimizer = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}[options.optimizer]
-    trainer.compile(optimizer=optimizer(learning_rate=options.learning_rate))
+    optimizers = {
+        "adam": keras.optimizers.Adam,
+        # Keras starts from 0.1, beside which the squares of small gradients vanish: that is plain gradient descent.
+        "adagrad": partial(keras.optimizers.Adagrad, initial_accumulator_value=1e-6),
+    }
+    trainer.compile(optimizer=optimizers[options.optimizer](learning_rate=options.learning_rate))
     callbacks = [keras.callbacks.TerminateOnNaN()]
     if valid.examples:
         callbacks.append(

@@ -17,7 +17,16 @@ from models.candidates import Night, retrieve
 from models.checkpoint import build, load_checkpoint
 from models.evaluate import bst_scores, mind_scores, most_popular, ranking_quality, retrieval_quality
 from models.examples import EventIndex, next_day, next_events, split_by_time
-from models.fit import FitOptions, bst_batches, fit_bst, fit_mind, forget_untrained, mind_batches, mind_trainer
+from models.fit import (
+    FitOptions,
+    bst_batches,
+    calibrate,
+    fit_bst,
+    fit_mind,
+    forget_untrained,
+    mind_batches,
+    mind_trainer,
+)
 from models.mind import Mind, MindConfig
 from models.trainers import BstTrainer, hide_ids, reproducible
 
@@ -213,6 +222,47 @@ def test_bst_is_not_trained_on_days_that_retrieval_has_seen(sequences, spec, voc
     bst = fit_bst(sequences, split=split, retrieval=earlier, **{**common, "options": replace(OPTIONS, epochs=1)})
     with pytest.raises(UsageError, match="expected a MIND checkpoint to retrieve with, found bst"):
         fit_bst(sequences, split=days(20, 20), retrieval=bst, **common)
+
+
+def test_in_sample_days_are_learnt_from_where_that_is_asked_for(sequences, spec, vocabularies, split, fitted):
+    """With `in_sample`, BST learns from every training day with the night's own MIND, and says so."""
+    options = replace(OPTIONS, epochs=1, in_sample=True)
+    bst = fit_bst(
+        sequences,
+        spec=spec,
+        vocabularies=vocabularies,
+        split=split,
+        retrieval=fitted,
+        night=NIGHT,
+        config=BST,
+        options=options,
+    )
+    assert bst.about["options"]["in_sample"]
+    assert bst.about["retrieval_trained_through"] == bst.trained_through == "1970-01-15"
+
+
+def test_the_residual_starts_from_the_likeliest_scale_and_bias(sequences, spec, vocabularies, split, earlier):
+    """Calibration finds the scale and bias at which the gradient of the cross entropy is zero; 1 and 0 are not it."""
+    bst = Bst(BST, spec, vocabularies)
+    later = module.after_retrieval(split, earlier)
+    batches = bst_batches(sequences, later, spec=spec, mind=build(earlier), night=NIGHT, options=OPTIONS)
+    trainer = BstTrainer(bst.eval(), input_names(Role.RANKER, spec))
+
+    def slopes():
+        bst.zero_grad()
+        for inputs, labels, weights in (batches[index] for index in range(len(batches))):
+            told = [torch.from_numpy(inputs[name]) for name in input_names(Role.RANKER, spec)]
+            loss = trainer.compute_loss(
+                y=torch.from_numpy(labels), y_pred=bst.logits(*told), sample_weight=torch.from_numpy(weights)
+            )
+            (loss * float((weights > 0).sum())).backward()
+        return abs(float(bst.head.scale.grad)), abs(float(bst.head.last.bias.grad))
+
+    before = slopes()
+    calibrate(bst, batches)
+    after = slopes()
+    assert after[0] < 0.01 * before[0]
+    assert after[1] < 0.01 * before[1]
 
 
 def test_negatives_have_the_declared_ratio_and_change_with_the_epoch(sequences, spec, split, earlier):
