@@ -49,7 +49,7 @@ user = "{shop}/bundles/user"
 ranker = "{shop}/bundles/ranker"
 
 [night]
-shards = 8
+shards = 32
 threads = {threads}
 
 [score]

@@ -77,7 +77,7 @@ def main() -> None:
     small_night = night(small)
     before = {what: bare(small, what) for what in ("items", "interests", "search", "rank")}
     large_night = night(large)
-    after = {what: bare(small, what) for what in ("items", "interests", "search", "rank")}
+    after = {what: bare(large, what) for what in ("items", "interests", "search", "rank")}
     rerun = sum(timed(NIGHTREC, step, "--config", large, "--date", DATE).seconds for step in STEPS)
 
     limit = {what: (before[what] + after[what]) / 2 for what in before}
