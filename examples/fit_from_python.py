@@ -13,27 +13,25 @@ from models.backend import keras
 from models.examples import split_by_time
 from models.fit import FitOptions, mind_batches, mind_trainer
 from models.mind import Mind, MindConfig
+from models.trainers import reproducible
 
-DATA, LAST = Path("build/demo/data"), date(1998, 4, 22)
-spec = FeatureSpec(item_features=("item_id", "genre"), history_length=50)
-inputs = Inputs(
-    interactions=Source(str(DATA / "interactions.parquet"), {name: name for name in ("user_id", "item_id", "time")}),
-    histories=None,
-    users=None,
-    items=Source(str(DATA / "items.parquet"), {"item_id": "item_id", "genre": "genre"}),
-)
-split = split_by_time(train_until=date(1998, 4, 8), validate_until=LAST, zone="UTC")
-known = {"spec": spec, "vocabularies": fit_vocabularies(inputs, spec=spec, until=date(1998, 4, 8), zone="UTC")}
+DATA, UNTIL, LAST = "build/demo/data", date(1998, 4, 8), date(1998, 4, 22)
+events = Source(f"{DATA}/interactions.parquet", {"user_id": "user_id", "item_id": "item_id", "time": "time"})
+items = Source(f"{DATA}/items.parquet", {"item_id": "item_id", "genre": "genre"})
+inputs = Inputs(interactions=events, histories=None, users=None, items=items)
+spec, options = FeatureSpec(item_features=("item_id", "genre"), history_length=50), FitOptions()
+known = {"spec": spec, "vocabularies": fit_vocabularies(inputs, spec=spec, until=UNTIL, zone="UTC")}
 catalogue, _ = encode_catalogue(inputs, **known)
 with TemporaryDirectory() as scratch:
     engine = Engine(Path(scratch), "1GB", 2)
-    events = read_sequences(inputs, catalogue=catalogue, until=LAST, zone="UTC", engine=engine, **known)
+    told = read_sequences(inputs, catalogue=catalogue, until=LAST, zone="UTC", engine=engine, **known)
 
-options = FitOptions(learning_rate=0.003)
-mind = Mind(MindConfig(normalise=True, temperature=0.1, power=1.0), **known)
-model = mind_trainer(mind, events, split, options)
-train = mind_batches(events, split.train, spec=spec, options=options)
-valid = mind_batches(events, split.valid, spec=spec, options=options, training=False)
-model.compile(optimizer=keras.optimizers.Adam(options.learning_rate))
-model.fit(train, validation_data=valid, epochs=3, callbacks=[keras.callbacks.EarlyStopping(patience=1)])
-print(model.evaluate(valid, return_dict=True), model.predict(valid)[0].shape)
+split = split_by_time(train_until=UNTIL, validate_until=LAST, zone="UTC")
+train = mind_batches(told, split.train, spec=spec, options=options)
+valid = mind_batches(told, split.valid, spec=spec, options=options, training=False)
+with reproducible(seed=1):
+    mind = Mind(MindConfig(normalise=True, temperature=0.1, power=1.0), **known)
+    model = mind_trainer(mind, told, split, options)
+    model.compile(optimizer=keras.optimizers.Adam(0.003))
+    model.fit(train, validation_data=valid, epochs=5, callbacks=[keras.callbacks.EarlyStopping(patience=1)])
+    print(model.evaluate(valid, return_dict=True), model.predict(valid)[0].shape)

@@ -48,6 +48,7 @@ class FitOptions:
         unknown_rate: Share of ids that training turns into the unknown row (BST; MIND's config has its own).
         in_sample: Whether BST may learn from days that retrieval was trained on too. Retrieval's scores of them are
             too good, but where days are few, more of them can be worth more: see :func:`fit_bst`.
+        threads: Of torch; the weights depend on it, and more than one seldom pays.
         seed: What everything drawn follows from, besides the config's seed of the start weights.
         verbose: Whether to show progress; None shows it on a terminal.
     """
@@ -63,6 +64,7 @@ class FitOptions:
     ratio: int = 4
     unknown_rate: float = 0.02
     in_sample: bool = False
+    threads: int = 1
     seed: int = 1
     verbose: bool | None = None
 
@@ -98,7 +100,7 @@ def fit_mind(
     """
     train = mind_batches(sequences, split.train, spec=spec, options=options)
     valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
-    with reproducible(options.seed):
+    with reproducible(options.seed, threads=options.threads):
         mind = Mind(config, spec, vocabularies)
         trainer = mind_trainer(mind, sequences, split, options)
         about = _fit(trainer, train, valid, options)
@@ -146,9 +148,10 @@ def fit_bst(
     mind = build(retrieval)
     if not isinstance(mind, Mind):
         raise UsageError(f"expected a MIND checkpoint to retrieve with, found {retrieval.kind}")
-    train = bst_batches(sequences, split, spec=spec, mind=mind, night=night, options=options)
-    valid = bst_batches(sequences, split, spec=spec, mind=mind, night=night, options=options, training=False)
-    with reproducible(options.seed):
+    how: dict[str, Any] = {"spec": spec, "mind": mind, "night": night, "options": options}
+    with reproducible(options.seed, threads=options.threads):
+        train = bst_batches(sequences, split, **how)
+        valid = bst_batches(sequences, split, training=False, **how)
         bst = Bst(config, spec, vocabularies)
         calibrate(bst, train)
         trainer = BstTrainer(bst, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)

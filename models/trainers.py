@@ -29,15 +29,21 @@ class Epoch:
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Make what torch does inside follow from *seed*, and give back its random state and settings afterwards."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
+def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
+    """Make what torch does inside follow from *seed*, and give back its random state and settings afterwards.
+
+    The number of threads belongs to it: sums are split among them. More than one seldom pays for networks of this
+    size, and where other programs want the same cores, threads that wait for each other cost ten times the work.
+    """
+    deterministic, before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(threads)
         try:
             yield
         finally:
+            torch.set_num_threads(before)
             torch.use_deterministic_algorithms(deterministic)
 
 

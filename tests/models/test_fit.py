@@ -118,8 +118,9 @@ def test_one_seed_gives_one_set_of_weights(sequences, spec, vocabularies, split,
 
 
 def test_torch_is_left_as_it_was(sequences, spec, vocabularies, split):
-    """Fitting changes neither torch's random state nor its settings."""
+    """Fitting changes neither torch's random state nor its settings, threads among them."""
     before = torch.random.get_rng_state()
+    torch.set_num_threads(2)
     fit_mind(
         sequences,
         spec=spec,
@@ -130,6 +131,8 @@ def test_torch_is_left_as_it_was(sequences, spec, vocabularies, split):
     )
     assert torch.equal(before, torch.random.get_rng_state())
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 def test_what_happened_after_training_changes_no_weight(make_sequences, sequences, spec, vocabularies, split):
