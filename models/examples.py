@@ -1,7 +1,7 @@
 """Training examples out of users' sequences: who is asked, at what time, and what they did next. Arrays only."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -160,6 +160,18 @@ def next_day(sequences: Sequences, window: Window, *, zone: str) -> Examples:
     ends = ends_before(sequences, questions[:, 0], questions[:, 1])
     examples = Examples(questions[:, 0], questions[:, 1], ends, chosen, weights)
     return examples.take(ends > sequences.starts[examples.users])
+
+
+def make_stale(sequences: Sequences, examples: Examples, *, rate: float, seed: list[int]) -> Examples:
+    """Let a share *rate* of the histories end earlier, at an event drawn from those they have; one event stays.
+
+    Most events follow another within minutes, but a night is asked hours or days after the last one.
+    """
+    random = np.random.default_rng(seed)
+    chosen = random.random(len(examples)) < rate
+    spare = examples.ends - sequences.starts[examples.users] - 1
+    dropped = (random.random(len(examples)) * (spare + 1)).astype(np.int64)
+    return replace(examples, ends=examples.ends - np.where(chosen, dropped, 0))
 
 
 def age_weights(times_us: npt.NDArray[np.int64], end_us: int, half_life_days: float) -> Floats:

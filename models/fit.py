@@ -24,7 +24,7 @@ from models.backend import keras
 from models.bst import Bst, BstConfig
 from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
-from models.examples import EventIndex, Split, Window, next_events
+from models.examples import EventIndex, Split, Window, make_stale, next_events
 from models.mind import Mind, MindConfig
 from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, progress, reproducible, sampler_of
 
@@ -43,6 +43,9 @@ class FitOptions:
         learning_rate: Of the optimizer.
         targets: Events that one example asks for; more save work, since they share the history before the first.
         half_life_days: An event this much older than the last day weighs half; 0 weighs all alike.
+        stale_rate: Share of examples whose history ends earlier, as a night's does (MIND); 0 is all up to the target.
+            On MovieLens-100K half of them give HitRate@50 of 0.24 in place of 0.22 for nights, and 0.40 in place of
+            0.44 for events in the middle of a sitting.
         draws: Items that a step of sampled softmax draws, where the catalogue is not small (MIND).
         ratio: Negatives for each positive (BST).
         unknown_rate: Share of ids that training turns into the unknown row (BST; MIND's config has its own).
@@ -60,6 +63,7 @@ class FitOptions:
     learning_rate: float = 0.003
     targets: int = 4
     half_life_days: float = 90.0
+    stale_rate: float = 0.5
     draws: int = 4096
     ratio: int = 4
     unknown_rate: float = 0.02
@@ -195,6 +199,8 @@ def mind_batches(
         shift = epoch % options.targets if training else 0
         half_life = options.half_life_days if training else 0.0
         examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
+        if training:
+            examples = make_stale(sequences, examples, rate=options.stale_rate, seed=[options.seed, epoch])
 
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
             some = examples.take(rows)

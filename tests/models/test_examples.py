@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from artifacts.errors import UsageError
 from features.cross import match_seen
 from features.day import data_day
-from models.examples import EventIndex, Window, age_weights, earlier_events, next_day, next_events, split_by_time
+from models.examples import (
+    EventIndex,
+    Window,
+    age_weights,
+    earlier_events,
+    make_stale,
+    next_day,
+    next_events,
+    split_by_time,
+)
 
 DAY = 86_400_000_000
 behaviours = st.lists(
@@ -136,6 +145,28 @@ def test_training_matches_what_was_had_as_the_night_does(make_sequences, lists):
     assert sorted(zip(rows.tolist(), sequences.items[positions].tolist(), strict=True)) == sorted(
         (user, item) for user, events in enumerate(lists) for _, item in events
     )
+
+
+@some
+@given(behaviours, st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_stale_history_is_shorter_but_never_empty(make_sequences, lists, rate):
+    """Only the end of a history moves, backwards, and one event stays; at rate 0 nothing moves."""
+    sequences = make_sequences(lists)
+    examples = next_events(sequences, Window(0, 5 * DAY), targets=2)
+    stale = make_stale(sequences, examples, rate=rate, seed=[1, 2])
+    assert (stale.ends <= examples.ends).all()
+    assert (stale.ends > sequences.starts[stale.users]).all()
+    assert rate > 0 or (stale.ends == examples.ends).all()
+    for name in ("users", "now_us", "targets", "weights"):
+        np.testing.assert_array_equal(getattr(stale, name), getattr(examples, name))
+
+
+def test_the_share_of_stale_histories_is_the_rate(make_sequences):
+    """A share of the histories loses its newest events, each number of them equally often."""
+    sequences = make_sequences([[(time, 0) for time in range(5)]])
+    examples = next_events(sequences, Window(4, 5), targets=1).take(np.zeros(10_000, dtype=np.int64))
+    dropped = 4 - make_stale(sequences, examples, rate=0.4, seed=[3]).ends
+    np.testing.assert_allclose(np.bincount(dropped) / 10_000, [0.6 + 0.1, 0.1, 0.1, 0.1], atol=0.02)
 
 
 def test_popularity_follows_local_days(make_sequences):
