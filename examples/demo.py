@@ -84,9 +84,13 @@ def main() -> None:
         CONFIG.write_text(JOB, "utf-8")
 
     config = ("--config", str(CONFIG))
-    for kind in ("mind", "bst"):
+    for kind, bundle in (("mind", "user"), ("bst", "ranker")):
+        checkpoint, contract = FOLDER / "models" / kind, FOLDER / "bundles" / bundle / "bundle.json"
         _nightrec("fit", kind, *config)
-        _nightrec("export", "--checkpoint", str(FOLDER / "models" / kind), "--out", str(FOLDER / "bundles"))
+        if contract.exists() and contract.stat().st_mtime > (checkpoint / "model.json").stat().st_mtime:
+            console.print(f"nightrec export: {contract.parent} is newer than {checkpoint}; nothing to do")
+        else:
+            _nightrec("export", "--checkpoint", str(checkpoint), "--out", str(FOLDER / "bundles"))
     _nightrec("run", *config, "--date", DATE)
     _nightrec("releases", "show", *config)
 

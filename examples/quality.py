@@ -22,7 +22,7 @@ from models.checkpoint import load_checkpoint
 from models.examples import EventIndex, Examples, users_of
 from nightrec.config import Config, read_config
 from nightrec.inputs import inputs_of
-from release.pointer import Release, find_release
+from release.pointer import find_release
 
 LAST_INPUT_DAYS = 60  # to be read after the data date: all that MovieLens has
 POPULAR_DAYS = 30
@@ -51,8 +51,9 @@ def show(console: Console, config_path: Path) -> None:
     """Print three people's recommendations and both quality tables."""
     config = read_config(config_path)
     release = find_release(config.root)
-    sequences = _read(config, release)
-    examples = _held_out(sequences, data_day(release.manifest.date, config.surface.timezone)[1])
+    day = date.fromisoformat(release.manifest.date)
+    sequences = _read(config, day)
+    examples = _held_out(sequences, data_day(day, config.surface.timezone)[1])
     scores = pa.concat_tables(
         pa.ipc.open_file(path).read_all() for path in sorted(release.layout.scores.glob("*.arrow"))
     )
@@ -62,7 +63,7 @@ def show(console: Console, config_path: Path) -> None:
     _show_ranking(console, held)
 
 
-def _read(config: Config, release: Release) -> Sequences:
+def _read(config: Config, day: date) -> Sequences:
     checkpoint = load_checkpoint(Path(config.train.folder) / "bst")  # type: ignore[union-attr]  # the demo has one
     catalogue, _ = encode_catalogue(inputs_of(config), spec=checkpoint.spec, vocabularies=checkpoint.vocabularies)
     with TemporaryDirectory() as scratch:
@@ -71,7 +72,7 @@ def _read(config: Config, release: Release) -> Sequences:
             catalogue=catalogue,
             spec=checkpoint.spec,
             vocabularies=checkpoint.vocabularies,
-            until=date.fromisoformat(release.manifest.date) + timedelta(days=LAST_INPUT_DAYS),
+            until=day + timedelta(days=LAST_INPUT_DAYS),
             zone=config.surface.timezone,
             engine=Engine(Path(scratch)),
         )
