@@ -68,10 +68,22 @@ top_n = 100
 folder = "models"
 until = {TRAINED_THROUGH}
 validate_days = {VALIDATE_DAYS}
+refit = true
 history_length = 50
 gap_edges_hours = [0.02, 0.1, 0.5, 2, 24, 168, 720, 2160]
 cross_features = ["retrieval_score", "popularity"]
 seed = 1
+
+# Few people and few days: two interests, cosines, and a ranker that learns from all days.
+[train.mind]
+interests = 2
+power = 1.0
+normalise = true
+temperature = 0.2
+
+[train.bst]
+mlp = [256, 128]
+in_sample = true
 """
 
 

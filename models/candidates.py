@@ -137,7 +137,7 @@ def retrieve(
     vectors = item_vectors(mind, catalogue)
     eligible = torch.from_numpy(sequences.catalogue["eligible"].to_numpy().copy())
     parts = []
-    for start in range(0, len(examples), batch):
+    for start in range(0, max(len(examples), 1), batch):  # none are retrieved for in a batch of none
         asked = examples.take(np.arange(start, min(start + batch, len(examples))))
         inputs = history_at(sequences, asked.users, asked.now_us, asked.ends, mind.spec)
         interests, count = user_interests(mind, inputs)

@@ -325,7 +325,14 @@ def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> d
     best = int(np.argmin(curves.get("val_loss", [0.0])))
     quality = {name: values[best] for name, values in curves.items() if name.startswith("val_")}
     plain = {key: value for key, value in asdict(options).items() if key != "verbose"}
-    return {"options": plain, "examples": train.examples, "epochs": len(curves["loss"]), "curves": curves, **quality}
+    return {
+        "options": plain,
+        "examples": train.examples,
+        "epochs": len(curves["loss"]),
+        "best_epoch": best + 1 if "val_loss" in curves else len(curves["loss"]),
+        "curves": curves,
+        **quality,
+    }
 
 
 def _finish(

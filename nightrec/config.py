@@ -267,6 +267,9 @@ class Train(Table):
     """The last day of training events; the validation days come after it."""
     validate_days: Positive = 1
     """Days after ``until`` on which the model is judged."""
+    refit: Annotated[bool, Strict()] = False
+    """Fit again on every day through the last validation day, for as many epochs as validation chose: a model that is
+    weeks old falls far."""
     history_length: Annotated[Positive, Field(le=1000)] = 20
     """L, the newest behaviours that are kept."""
     gap_edges_hours: tuple[Annotated[Number, Field(gt=0)], ...] = (1, 6, 24, 72, 168, 336, 720, 1440, 2880, 8760)

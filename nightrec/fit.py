@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,13 +17,19 @@ from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from features.inputs import Inputs
     from features.vocabulary import Vocabulary
     from models.candidates import Night
+    from models.checkpoint import Checkpoint
     from models.examples import Split
+    from models.fit import FitOptions
     from nightrec.config import Config, Train
 
 _VOCABULARIES = "vocabularies"
+_MIND = "mind"
+_CHOSEN = "-chosen"  # what validation chose, where the model itself is fitted again on every day
 _RETRIEVAL = "retrieval"  # the MIND of earlier days that proposes candidates to BST
 
 
@@ -118,18 +125,53 @@ def _fit(config: "Config", model: str, asked: dict[str, str], *, quiet: bool) ->
     bst = read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst")
     told = _told(config)
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
-    days = _days(config, train.until, last)
-    if model == "mind":
-        fit_mind(**told, split=days, config=mind[0], options=mind[1], out=folder / model)
+    days, every_day = _days(config, train.until, last), _days(config, last, last)
+    if model == _MIND:
+        fit_chosen = partial(fit_mind, **told, config=mind[0])
+        _choose_and_fit(fit_chosen, days, every_day, mind[1], folder, model, asked, refit=train.refit)
         return
-    before = train.until - timedelta(days=train.ranker_days)
-    if not _is_fitted(folder, _RETRIEVAL, asked):
+    if not bst[1].in_sample and not _is_fitted(folder, _RETRIEVAL, asked):
+        before = train.until - timedelta(days=train.ranker_days)
         say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
         earlier = _days(config, before, train.until)
         fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=folder / _RETRIEVAL)
-    retrieval = load_checkpoint(folder / _RETRIEVAL)
-    night = _night(config)
-    fit_bst(**told, split=days, retrieval=retrieval, night=night, config=bst[0], options=bst[1], out=folder / model)
+    if bst[1].in_sample and not (folder / _MIND).exists():
+        raise UsageError("[train.bst] in_sample learns from the night's own MIND; run `nightrec fit mind` first")
+
+    def fit_ranker(split: "Split", options: "FitOptions", out: Path) -> "Checkpoint":
+        """Fit with the MIND that has seen the same days, or with the one of earlier days."""
+        own = _MIND if split is every_day or not train.refit else _MIND + _CHOSEN
+        retrieval = load_checkpoint(folder / (own if options.in_sample else _RETRIEVAL))
+        return fit_bst(
+            **told, split=split, retrieval=retrieval, night=_night(config), config=bst[0], options=options, out=out
+        )
+
+    _choose_and_fit(fit_ranker, days, every_day, bst[1], folder, model, asked, refit=train.refit)
+
+
+def _choose_and_fit(
+    fit: "Callable[..., Checkpoint]",
+    days: "Split",
+    every_day: "Split",
+    options: "FitOptions",
+    folder: Path,
+    model: str,
+    asked: dict[str, str],
+    *,
+    refit: bool,
+) -> None:
+    """Fit on the training days; if asked, fit again on every day, for as many epochs as validation chose."""
+    from models.checkpoint import load_checkpoint
+
+    chosen = folder / (model + _CHOSEN if refit else model)
+    if not _is_fitted(folder, chosen.name, asked):
+        fit(split=days, options=options, out=chosen)
+    if refit:
+        epochs = load_checkpoint(chosen).about["best_epoch"]
+        say(
+            f"nightrec: validation chose {epochs} epochs; fitting again on all days through {every_day.trained_through}"
+        )
+        fit(split=every_day, options=replace(options, epochs=epochs), out=folder / model)
 
 
 def _days(config: "Config", until: date, validate_until: date) -> "Split":

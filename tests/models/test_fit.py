@@ -170,6 +170,7 @@ def test_fitting_stops_when_validation_gets_worse_and_keeps_the_best(sequences, 
     curve = checkpoint.about["curves"]["val_loss"]
     assert len(curve) < 60
     assert checkpoint.about["val_loss"] == min(curve) < curve[-1]
+    assert curve[checkpoint.about["best_epoch"] - 1] == min(curve)
     trainer = mind_trainer(build(checkpoint), sequences, split, options)
     trainer.compile(optimizer="adam")
     valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
@@ -242,6 +243,20 @@ def test_in_sample_days_are_learnt_from_where_that_is_asked_for(sequences, spec,
     )
     assert bst.about["options"]["in_sample"]
     assert bst.about["retrieval_trained_through"] == bst.trained_through == "1970-01-15"
+
+
+def test_without_validation_days_every_epoch_is_run(sequences, spec, vocabularies):
+    """A model that is fitted again on every day has nothing to stop it early: it runs the epochs it was given."""
+    every = days(20, 20)
+    told = {"spec": spec, "vocabularies": vocabularies, "split": every}
+    mind = fit_mind(sequences, config=MIND, options=replace(OPTIONS, epochs=2), **told)
+    options = replace(OPTIONS, epochs=2, in_sample=True)
+    bst = fit_bst(sequences, retrieval=mind, night=NIGHT, config=BST, options=options, **told)
+
+    for checkpoint in (mind, bst):
+        assert checkpoint.about["best_epoch"] == checkpoint.about["epochs"] == 2
+        assert checkpoint.trained_through == "1970-01-20"
+        assert "val_loss" not in checkpoint.about
 
 
 def test_the_residual_starts_from_the_likeliest_scale_and_bias(sequences, spec, vocabularies, split, earlier):

@@ -77,6 +77,34 @@ def test_both_networks_are_fitted_once_with_the_same_vocabularies(training: Path
     assert {path: path.read_bytes() for path in models.rglob("weights.npz")} == weights
 
 
+def test_a_model_is_fitted_again_on_every_day(training: Path, command: Any) -> None:
+    """With `refit` validation chooses the epochs, and the model that is exported has seen the validation days too."""
+    text = training.read_text().replace("ranker_days", "refit = true\nranker_days")
+    training.write_text(text.replace("mlp = [8]", "mlp = [8], in_sample = true"))
+    models = training.parent / "models"
+
+    for name in ("mind", "bst"):
+        fitted = command("fit", name, "--config", training, "--json")
+
+        assert fitted.returncode == 0, fitted.stderr
+        assert "validation chose 1 epochs" in fitted.stderr
+        assert json.loads(fitted.stdout)["trained_through"] == "2026-03-10"
+        chosen = json.loads((models / f"{name}-chosen" / "model.json").read_text())
+        assert chosen["trained_through"] == "2026-03-05"
+    retrieved_through = json.loads((models / "bst" / "model.json").read_text())["about"]["retrieval_trained_through"]
+    assert retrieved_through == "2026-03-10"
+
+
+def test_in_sample_needs_the_nights_own_mind(training: Path, command: Any) -> None:
+    """BST cannot learn from candidates of a model that is not fitted yet; the message says what to do."""
+    training.write_text(training.read_text().replace("mlp = [8]", "mlp = [8], in_sample = true"))
+
+    refused = command("fit", "bst", "--config", training)
+
+    assert refused.returncode == 2
+    assert "run `nightrec fit mind` first" in refused.stderr
+
+
 def test_a_misspelt_option_of_a_network_is_named(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The networks' own keys are checked in the words of the rest of the config."""
     training.write_text(training.read_text().replace("epochs = 1", "epoks = 1"))
