@@ -1,6 +1,7 @@
 """The step ``interests``: each user's history and profile to their active interest vectors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -48,7 +49,7 @@ def compute_interests(
     require_bundle(run, bundle)
     layout = run.layout
 
-    def start() -> Callable[[Task], Mapping[str, int]]:
+    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
         session = open_session(bundle, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
         return partial(_one_shard, run, session, advance)
 
@@ -61,14 +62,17 @@ def compute_interests(
     )
 
 
-def _one_shard(run: Run, session: Session, advance: Callable[[int], None], task: Task) -> Mapping[str, int]:
+def _one_shard(
+    run: Run, session: Session, advance: Callable[[int], None], task: Task, finishing: ExitStack
+) -> Mapping[str, int]:
     schema = schemas.interests(run.user_type, session.bundle.width)
     histories = run.layout.histories(task.shard, run.shards)
     verify_file(histories)
+    writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
+    writer = finishing.enter_context(writing)
     cold = vectors = 0
     with (
         opening_arrow(histories, columns=user_columns(session)) as reader,
-        writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_users(session, _batches(reader))) as batches,
         working_side_by_side(partial(_compute, session), batches, workers=session.workers) as results,
         writing_behind(partial(_write, writer, schema)) as write,

@@ -1,6 +1,7 @@
 """The step ``items``: tonight's catalogue to one vector an item, in contiguous ranges of catalogue rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -48,7 +49,7 @@ def embed_items(
     require_bundle(run, bundle)
     layout = run.layout
 
-    def start() -> Callable[[Task], Mapping[str, int]]:
+    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
         session = open_session(bundle, rows=run.profile["batch_items"], device=chosen.name, threads=threads)
         verify_file(layout.catalogue)  # once for the group; each shard then reads its own range only
         return partial(_embed_range, run, session, advance)
@@ -62,12 +63,15 @@ def embed_items(
     )
 
 
-def _embed_range(run: Run, session: Session, advance: Callable[[int], None], task: Task) -> Mapping[str, int]:
+def _embed_range(
+    run: Run, session: Session, advance: Callable[[int], None], task: Task, finishing: ExitStack
+) -> Mapping[str, int]:
     schema = schemas.items(run.item_type, session.bundle.width)
+    writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
+    writer = finishing.enter_context(writing)
     not_finite = zero = 0
     with (
         opening_arrow(run.layout.catalogue, columns=item_columns(session)) as reader,
-        writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs) as writer,
         reading_ahead(encode_items(session, _range(reader, task.shard, run.item_shards))) as batches,
         working_side_by_side(partial(_embed, session), batches, workers=session.workers) as results,
         writing_behind(partial(_write, writer, schema)) as write,

@@ -47,6 +47,7 @@ class PrepareRequest:
         device: ``cpu``, ``gpu`` or ``auto``, for the profile.
         batch_users: Rows of a batch of users, for the profile.
         batch_items: Rows of a batch of items, for the profile.
+        batch_lists: Rows of a batch of users with their candidates, for the profile.
         faiss_threads: For the profile.
         index_type: For the profile.
         newest_within_seconds: How far before the day's end the newest event may lie; 0 asks nothing.
@@ -70,6 +71,7 @@ class PrepareRequest:
     device: str = "cpu"
     batch_users: int = 256
     batch_items: int = 1024
+    batch_lists: int = 64
     faiss_threads: int = 2
     index_type: str = "Flat"
     newest_within_seconds: int = 86_400
@@ -108,6 +110,7 @@ def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], Non
         request.device,
         batch_users=request.batch_users,
         batch_items=request.batch_items,
+        batch_lists=request.batch_lists,
         faiss_threads=request.faiss_threads,
         index_type=request.index_type,
     )

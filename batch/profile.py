@@ -113,14 +113,15 @@ def gpu_model() -> str:
 
 
 def resolve_profile(
-    device: str, *, batch_users: int, batch_items: int, faiss_threads: int, index_type: str
+    device: str, *, batch_users: int, batch_items: int, batch_lists: int, faiss_threads: int, index_type: str
 ) -> dict[str, Any]:
     """Resolve all that the night's bytes depend on besides its inputs, bundles and config.
 
     Args:
         device: ``cpu``, ``gpu`` or ``auto``.
-        batch_users: Rows of a batch of the user and ranker graphs.
+        batch_users: Rows of a batch of the user graph.
         batch_items: Rows of a batch of the item graph.
+        batch_lists: Rows of a batch of the ranker graph: users, each with all candidates.
         faiss_threads: Threads of k-means, whose result changes with them.
         index_type: ``Flat``, ``SQ8`` or ``PQ``.
 
@@ -128,7 +129,12 @@ def resolve_profile(
         UsageError: If a number is not positive, or *device* is no device.
         DeviceError: If the device is not there.
     """
-    sizes = {"batch_users": batch_users, "batch_items": batch_items, "faiss_threads": faiss_threads}
+    sizes = {
+        "batch_users": batch_users,
+        "batch_items": batch_items,
+        "batch_lists": batch_lists,
+        "faiss_threads": faiss_threads,
+    }
     for name, size in sizes.items():
         if size < 1:
             raise UsageError(f"{name}: expected at least 1, found {size}")
@@ -155,7 +161,8 @@ def require_profile(run: Run, *, device: str) -> Device:
         DeviceError: If a GPU is asked for and there is none.
     """
     chosen = choose_device(device)
-    given = {name: run.profile[name] for name in ("batch_users", "batch_items", "faiss_threads", "index_type")}
+    shapes = ("batch_users", "batch_items", "batch_lists", "faiss_threads", "index_type")
+    given = {name: run.profile[name] for name in shapes}
     found = resolve_profile(device, **given)
     for key in sorted(run.profile.keys() | found.keys()):
         was, now = run.profile.get(key, "absent"), found.get(key, "absent")

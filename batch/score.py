@@ -155,11 +155,11 @@ def score(
     common = [layout.catalogue, layout.popular, index.ivf, index.items, *items]
     digest = document_digest(asdict(options))
 
-    def start() -> Callable[[Task], Mapping[str, int]]:
+    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
         shop = _open_shop(run, options, ranker, chosen.name)
         session = None
         if ranker is not None:
-            session = open_session(ranker, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
+            session = open_session(ranker, rows=run.profile["batch_lists"], device=chosen.name, threads=threads)
         workers = session.workers if session else 1 if chosen.name == "gpu" else threads or len(os.sched_getaffinity(0))
         return partial(_one_shard, run, shop, session, workers, advance)
 
@@ -224,7 +224,13 @@ def _group(run: Run, catalogue: pa.Table, rule: Rule) -> np.ndarray:
 
 
 def _one_shard(
-    run: Run, shop: _Shop, session: Session | None, workers: int, advance: Callable[[int], None], task: Task
+    run: Run,
+    shop: _Shop,
+    session: Session | None,
+    workers: int,
+    advance: Callable[[int], None],
+    task: Task,
+    finishing: ExitStack,
 ) -> Mapping[str, int]:
     tables = _tables(run, session.bundle if session else None, task.shard)
     schema = schemas.scores(run.user_type, run.item_type)
@@ -232,8 +238,8 @@ def _one_shard(
     with ExitStack() as stack:
         readers = [stack.enter_context(reading_table(path)) for path in tables]
         writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
-        writer = stack.enter_context(writing)
-        source = _parts(tables, readers, session, run.profile["batch_users"])
+        writer = finishing.enter_context(writing)
+        source = _parts(tables, readers, session, run.profile["batch_lists"])
         parts = stack.enter_context(reading_ahead(source))
         write = stack.enter_context(writing_behind(partial(_write, writer, schema, shop)))
         work = working_side_by_side(partial(_rank, shop, session), parts, workers=workers)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from artifacts.errors import StaleRunError
 from artifacts.run import Run, StepResult
 from artifacts.store import STAGING_PREFIX, exclusive
 from artifacts.tables import is_done, read_sidecar
+from batch.overlap import writing_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def do_shards(
     *,
     output: Callable[[int], Path],
     inputs: Callable[[int], str],
-    start: Callable[[], Callable[[Task], Mapping[str, int]]],
+    start: Callable[[], Callable[[Task, ExitStack], Mapping[str, int]]],
 ) -> StepResult:
     """Do those of *shards* that are not done.
 
@@ -87,7 +89,9 @@ def do_shards(
         output: Number to the file that holds the shard.
         inputs: Number to the digest of what it is computed from.
         start: Loads what the whole group needs, once and only if something is to do; returns the function that
-            computes and writes one shard and returns its counts, ``"rows"`` among them.
+            computes one shard and returns its counts, ``"rows"`` among them. It enters what finishes the file into
+            the stack it is given: the stack is closed, and so the last rows are compressed and the file is flushed
+            and named, while the next shard is computed.
 
     Raises:
         StaleRunError: If an input is not finished.
@@ -95,16 +99,19 @@ def do_shards(
     tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
     counts: Counter[str] = Counter()
     skipped, work = 0, None
-    for task in tasks:
-        if is_done(task.path, task.inputs):
-            skipped += 1
-            continue
-        work = work or start()
-        with exclusive(task.path.with_name(f".{task.path.name}.lock")):
+    with writing_behind(ExitStack.close, depth=1) as finish:
+        for task in tasks:
             if is_done(task.path, task.inputs):
                 skipped += 1
                 continue
-            for left_behind in task.path.parent.glob(f"{STAGING_PREFIX}*-{task.path.name}*"):
-                left_behind.unlink()  # whoever wrote it is dead: we hold the shard's lock
-            counts.update(work(task))
+            work = work or start()
+            with ExitStack() as stack:
+                stack.enter_context(exclusive(task.path.with_name(f".{task.path.name}.lock")))
+                if is_done(task.path, task.inputs):
+                    skipped += 1
+                    continue
+                for left_behind in task.path.parent.glob(f"{STAGING_PREFIX}*-{task.path.name}*"):
+                    left_behind.unlink()  # whoever wrote it is dead: we hold the shard's lock
+                counts.update(work(task, stack))
+                finish(stack.pop_all())
     return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())))

@@ -1,7 +1,7 @@
 """The limit of one step: its arithmetic alone, on ready arrays, with the batches and threads of a finished night.
 
-``python -m benchmarks.bare CONFIG items|interests|search|rank`` prints ``{"rows_per_second": ...}``: items, or users,
-by the faster of two ways: one call in many threads, or many calls of one thread side by side.
+``python -m benchmarks.bare CONFIG BUNDLES items|interests|search|rank|write`` prints rows a second, items or users, of
+two ways to use the same threads: ``plain``, one call in all of them, and ``side_by_side``, many calls of one thread.
 """
 
 import json
@@ -20,9 +20,10 @@ import onnxruntime as ort
 import pyarrow as pa
 
 from artifacts.bundle import OUTPUT_NAMES, Role, read_bundle
+from artifacts.layout import sidecar_of
 from artifacts.run import Run, find_run
-from artifacts.tables import read_table
-from benchmarks.made import DATE
+from artifacts.tables import read_table, writing_table
+from benchmarks.night import DATE
 from features.encode import user_inputs
 
 SECONDS = 10.0  # at the least
@@ -42,18 +43,18 @@ class Job:
 
 def main() -> None:
     """Measure one of the limits."""
-    config, what = Path(sys.argv[1]), sys.argv[2]
+    config, bundles, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     run = find_run(config.parent / "store", DATE)
-    bundles = config.parent.parent / next(config.parent.parent.glob("shop-*")).name / "bundles"
     threads = len(os.sched_getaffinity(0))
     make: dict[str, Callable[[Run, Path, int], Job]] = {
         "items": _items,
         "interests": _interests,
         "search": _search,
         "rank": _rank,
+        "write": _write,
     }
-    rates = {workers: _rate(make[what](run, bundles, threads // workers), workers) for workers in {1, threads}}
-    print(json.dumps({"rows_per_second": max(rates.values()), "by_workers": rates}))
+    ways = {"plain": 1, "side_by_side": threads}
+    print(json.dumps({way: _rate(make[what](run, bundles, threads // calls), calls) for way, calls in ways.items()}))
 
 
 def _rate(job: Job, workers: int) -> float:
@@ -82,9 +83,9 @@ def _items(run: Run, bundles: Path, threads: int) -> Job:
     return Job(_session(bundles, Role.ITEM, threads), ready, rows)
 
 
-def _full_batches(run: Run, path_of: Callable[[int, int], Path]) -> list[pa.RecordBatch]:
+def _full_batches(run: Run, path_of: Callable[[int, int], Path], rows: int) -> list[pa.RecordBatch]:
     """Cut shards of users into whole batches, as many as are wanted."""
-    rows, batches = run.profile["batch_users"], []
+    batches: list[pa.RecordBatch] = []
     for shard in range(run.shards):
         (whole,) = read_table(path_of(shard, run.shards)).combine_chunks().to_batches()
         batches += [whole.slice(start, rows) for start in range(0, whole.num_rows - rows + 1, rows)]
@@ -96,16 +97,17 @@ def _full_batches(run: Run, path_of: Callable[[int, int], Path]) -> list[pa.Reco
 def _interests(run: Run, bundles: Path, threads: int) -> Job:
     bundle, rows = read_bundle(bundles / Role.USER), run.profile["batch_users"]
     ready = [
-        dict(user_inputs(batch, bundle.spec, bundle.role, rows)) for batch in _full_batches(run, run.layout.histories)
+        dict(user_inputs(batch, bundle.spec, bundle.role, rows))
+        for batch in _full_batches(run, run.layout.histories, rows)
     ]
     return Job(_session(bundles, Role.USER, threads), ready, rows)
 
 
 def _rank(run: Run, bundles: Path, threads: int) -> Job:
-    bundle, rows = read_bundle(bundles / Role.RANKER), run.profile["batch_users"]
+    bundle, rows = read_bundle(bundles / Role.RANKER), run.profile["batch_lists"]
     catalogue, rng = read_table(run.layout.catalogue), np.random.default_rng(1)
     ready = []
-    for batch in _full_batches(run, run.layout.histories):
+    for batch in _full_batches(run, run.layout.histories, rows):
         chosen = rng.integers(0, catalogue.num_rows, (rows, CANDIDATES))
         candidates = {
             f"candidate_{name}": catalogue[f"feature_{name}"].to_numpy()[chosen] for name in bundle.spec.item_features
@@ -117,8 +119,8 @@ def _rank(run: Run, bundles: Path, threads: int) -> Job:
 
 def _search(run: Run, _bundles: Path, threads: int) -> Job:
     index = faiss.read_index(str(run.layout.index.ivf))
-    ready = []
-    for batch in _full_batches(run, run.layout.interests):
+    ready, rows = [], run.profile["batch_lists"]
+    for batch in _full_batches(run, run.layout.interests, rows):
         vectors = batch.column("vectors").flatten().flatten().to_numpy()
         ready.append(np.ascontiguousarray(vectors.reshape(-1, index.d)))
 
@@ -126,7 +128,23 @@ def _search(run: Run, _bundles: Path, threads: int) -> Job:
         faiss.omp_set_num_threads(threads)  # OpenMP keeps this for each calling thread
         return index.search(queries, CANDIDATES * OVERFETCH)
 
-    return Job(search, ready, run.profile["batch_users"])
+    return Job(search, ready, rows)
+
+
+def _write(run: Run, _bundles: Path, _threads: int) -> Job:
+    """Write the finished item vectors again, with the bytes that the format asks for: compressed, digested, flushed."""
+    path = run.layout.items(0, run.item_shards)
+    table = read_table(path)
+    place = iter(range(1_000_000))
+
+    def write(rows: pa.Table) -> None:
+        copy = path.with_name(f".copy-{next(place)}.arrow")
+        with writing_table(copy, rows.schema.remove_metadata(), metadata={}, inputs="") as writer:
+            writer.write(rows)
+        sidecar_of(copy).unlink()
+        copy.unlink()
+
+    return Job(write, [table], table.num_rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
-"""A made shop of any size: interactions, a catalogue and seeded networks, for what does not depend on meaning."""
+"""A made shop of any size: interactions, a catalogue and seeded networks, for what does not depend on meaning.
 
+``python -m benchmarks.made FOLDER --users N --items M`` makes ``shop-M/``, ``large/`` of N users, ``small/`` of a tenth.
+"""
+
+import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,6 @@ from models.bst import Bst, BstConfig
 from models.checkpoint import checkpoint_of, save_checkpoint
 from models.mind import Mind, MindConfig
 
-DATE = "2026-03-31"
 EVENTS = 20  # a user
 CATEGORIES = 500
 END = np.datetime64("2026-04-01T00:00:00", "s")
@@ -103,3 +107,21 @@ def make_users(folder: Path, shop: Path, *, users: int, items: int, threads: int
     config = folder / "job.toml"
     config.write_text(CONFIG.format(shop=shop.resolve(), threads=threads))
     return config
+
+
+def main() -> None:
+    """Make what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--users", type=int, required=True)
+    parser.add_argument("--items", type=int, required=True)
+    asked = parser.parse_args()
+    shop = asked.folder / f"shop-{asked.items}"
+    make_catalogue(shop, items=asked.items)
+    for name, users in (("large", asked.users), ("small", asked.users // 10)):
+        threads = len(os.sched_getaffinity(0))
+        make_users(asked.folder / name, shop, users=users, items=asked.items, threads=threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -188,6 +188,8 @@ class Night(Table):
     """Rows of every batch of users; part of the execution profile."""
     batch_items: Positive = 1024
     """Rows of every batch of items; part of the execution profile."""
+    batch_lists: Positive = 64
+    """Rows of every batch of users with their candidates, for the ranker; part of the execution profile."""
     faiss_threads: Positive = 2
     """Threads of k-means, whose result changes with them; part of the execution profile."""
 

@@ -105,6 +105,7 @@ def prepare(config: Config, day: str, seen_future: str, advance: Advance) -> tup
         device=config.night.device,
         batch_users=config.night.batch_users,
         batch_items=config.night.batch_items,
+        batch_lists=config.night.batch_lists,
         faiss_threads=config.night.faiss_threads,
         index_type=config.index.type,
         newest_within_seconds=round(config.day.newest_within_hours * 3600),

@@ -312,7 +312,12 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
         name: str = "run",
     ) -> Run:
         profile = resolve_profile(
-            "cpu", batch_users=batch_users, batch_items=batch_items, faiss_threads=1, index_type="Flat"
+            "cpu",
+            batch_users=batch_users,
+            batch_items=batch_items,
+            batch_lists=batch_users,
+            faiss_threads=1,
+            index_type="Flat",
         )
         bundles = {
             str(bundle.role): {"model_id": bundle.model_id, "bundle_id": bundle.bundle_id}

@@ -218,13 +218,22 @@ def test_the_cpu_class_is_its_widest_simd_unit(tmp_path: Path, flags, widest):
 
 def test_a_profile_says_all_that_bytes_depend_on_and_is_json():
     """Device, hardware, provider, versions, batch shape, threads and index type are in the profile."""
-    profile = resolve_profile("cpu", batch_users=16, batch_items=8, faiss_threads=2, index_type="SQ8")
+    profile = resolve_profile("cpu", batch_users=16, batch_items=8, batch_lists=4, faiss_threads=2, index_type="SQ8")
     assert json.loads(json.dumps(profile)) == profile
     assert profile["provider"] == "CPUExecutionProvider"
-    assert {"hardware", "pyarrow", "numpy", "duckdb", "batch_users", "batch_items", "faiss_threads"} <= profile.keys()
+    assert {
+        "hardware",
+        "pyarrow",
+        "numpy",
+        "duckdb",
+        "batch_users",
+        "batch_items",
+        "batch_lists",
+        "faiss_threads",
+    } <= profile.keys()
     assert any(name.startswith("faiss") for name in profile)
     with pytest.raises(UsageError, match="batch_users: expected at least 1, found 0"):
-        resolve_profile("cpu", batch_users=0, batch_items=8, faiss_threads=2, index_type="SQ8")
+        resolve_profile("cpu", batch_users=0, batch_items=8, batch_lists=4, faiss_threads=2, index_type="SQ8")
 
 
 def test_another_profile_is_refused_by_the_name_of_what_differs(make_run, monkeypatch):

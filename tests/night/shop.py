@@ -88,6 +88,7 @@ item_shards = 2
 workers = {workers}
 batch_users = 32
 batch_items = 64
+batch_lists = 16
 
 [index]
 lists = 3
