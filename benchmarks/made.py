@@ -1,6 +1,6 @@
 """A made shop of any size: interactions, a catalogue and seeded networks, for what does not depend on meaning.
 
-``python -m benchmarks.made FOLDER --users N --items M`` makes ``shop-M/``, ``large/`` of N users, ``small/`` of a tenth.
+``python -m benchmarks.made FOLDER --users N --items M`` makes ``shop-M``, ``large`` (N users), ``small`` (a tenth).
 """
 
 import argparse

@@ -58,9 +58,10 @@ def show(console: Console, config_path: Path) -> None:
         pa.ipc.open_file(path).read_all() for path in sorted(release.layout.scores.glob("*.arrow"))
     )
     held = _released(sequences, examples, scores)
+    floors = _floors(held)
     _show_people(console, held, scores)
-    _show_retrieval(console, held)
-    _show_ranking(console, held)
+    _show_retrieval(console, held, floors)
+    _show_ranking(console, held, floors)
 
 
 def _read(config: Config, day: date) -> Sequences:
@@ -139,11 +140,11 @@ def _floors(held: Held) -> dict[str, evaluate.Scorer]:
     }
 
 
-def _show_retrieval(console: Console, held: Held) -> None:
+def _show_retrieval(console: Console, held: Held, floors: dict[str, evaluate.Scorer]) -> None:
     systems = {
         "retrieval (MIND)": _catalogue_scores(held, held.found.scores),
         "release (MIND, then BST)": _catalogue_scores(held, held.scores),
-        **_floors(held),
+        **floors,
     }
     measured = {
         name: evaluate.retrieval_quality(held.sequences, held.examples, score, night=Night(), ks=KS)
@@ -155,9 +156,9 @@ def _show_retrieval(console: Console, held: Held) -> None:
     _print(console, title, [f"@{k}" for k in KS], rows, models=2)
 
 
-def _show_ranking(console: Console, held: Held) -> None:
+def _show_ranking(console: Console, held: Held, floors: dict[str, evaluate.Scorer]) -> None:
     systems = {"BST": held.scores, "retrieval score (MIND)": held.found.scores}
-    for name, score in _floors(held).items():
+    for name, score in floors.items():
         systems[name] = evaluate.of_candidates(score, held.examples, held.found)
     measured = {name: evaluate.ranking_quality(scores, held.found) for name, scores in systems.items()}
     rows = {name: [quality.auc, quality.ndcg_10] for name, quality in measured.items()}
