@@ -16,33 +16,12 @@ from artifacts.errors import CorruptError, UsageError
 from artifacts.store import read_json, staged_folder, write_json
 from features.vocabulary import Vocabulary, load_vocabularies, save_vocabulary
 from models.bst import Bst, BstConfig
+from models.layout import CheckpointLayout
 from models.mind import Mind, MindConfig
 
 FORMAT = 1
 Config = MindConfig | BstConfig
 _CONFIGS: dict[str, type[Config]] = {"mind": MindConfig, "bst": BstConfig}
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointLayout:
-    """Where the files of a checkpoint lie."""
-
-    folder: Path
-
-    @property
-    def model(self) -> Path:
-        """What the network is, and the digest of every other file."""
-        return self.folder / "model.json"
-
-    @property
-    def weights(self) -> Path:
-        """One array for each entry of the network's state."""
-        return self.folder / "weights.npz"
-
-    @property
-    def vocabularies(self) -> Path:
-        """``NAME.arrow`` for each feature."""
-        return self.folder / "vocabularies"
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,18 +228,15 @@ def _night(config: "Config") -> "Night":
 
 
 def _report(folder: Path, *, json: bool) -> None:
-    from models.checkpoint import load_checkpoint
+    """Show what the checkpoint says of itself; who loads it verifies it."""
+    from models.layout import CheckpointLayout
 
-    checkpoint = load_checkpoint(folder)
-    quality = {name: value for name, value in checkpoint.about.items() if isinstance(value, int | float)}
-    rows = [("checkpoint", str(folder)), ("trained through", checkpoint.trained_through), *quality.items()]
-    show(f"{checkpoint.kind} is fitted", ("what", "is"), [(name, str(value)) for name, value in rows])
+    said = read_json(CheckpointLayout(folder).model)
+    quality = {name: value for name, value in said["about"].items() if isinstance(value, int | float)}
+    through = said["trained_through"]
+    rows = [("checkpoint", str(folder)), ("trained through", through), *quality.items()]
+    show(f"{said['kind']} is fitted", ("what", "is"), [(name, str(value)) for name, value in rows])
     if json:
         answer(
-            {
-                "model": checkpoint.kind,
-                "checkpoint": str(folder),
-                "trained_through": checkpoint.trained_through,
-                "quality": quality,
-            }
+            {"model": said["kind"], "checkpoint": str(folder), "trained_through": through, "quality": quality},
         )
