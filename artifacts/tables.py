@@ -1,6 +1,7 @@
 """Arrow tables as files with canonical bytes: written once with a sidecar, verified before every use."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -145,16 +146,13 @@ class TableWriter:
     def _write_pending(self, *, whole_only: bool) -> None:
         table = pa.concat_tables(self._pending)
         end = table.num_rows // BATCH_ROWS * BATCH_ROWS if whole_only else table.num_rows
-        for start in range(0, end, BATCH_ROWS):
-            part = table.slice(start, min(BATCH_ROWS, end - start))
-            columns = [
-                _canonical(column.chunk(0) if column.num_chunks == 1 else column.combine_chunks(), field)
-                for column, field in zip(part.columns, self._schema, strict=True)
-            ]
-            self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        parts = deque(table.slice(start, min(BATCH_ROWS, end - start)) for start in range(0, end, BATCH_ROWS))
         rest = table.slice(end)
         self._pending = [rest] if rest.num_rows else []
         self._pending_rows = rest.num_rows
+        del table, rest  # so that rows are not held twice while they are compressed
+        while parts:
+            self._stream.write_batch(_canonical_batch(parts.popleft(), self._schema))
 
 
 @contextmanager
@@ -247,6 +245,12 @@ def read_table(path: Path) -> pa.Table:
     """
     with reading_table(path) as reader:
         return reader.read_all()
+
+
+def _canonical_batch(rows: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+    whole = (column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in rows.columns)
+    columns = [_canonical(column, field) for column, field in zip(whole, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _canonical(array: pa.Array, field: pa.Field) -> pa.Array:

@@ -12,6 +12,7 @@ from artifacts.errors import StaleRunError
 from artifacts.run import Run, StepResult
 from artifacts.store import STAGING_PREFIX, exclusive
 from artifacts.tables import is_done, read_sidecar
+from batch.memory import give_back_what_is_freed
 from batch.overlap import writing_behind
 
 
@@ -96,6 +97,7 @@ def do_shards(
     Raises:
         StaleRunError: If an input is not finished.
     """
+    give_back_what_is_freed()
     tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
     counts: Counter[str] = Counter()
     skipped, work = 0, None
