@@ -100,14 +100,17 @@ def main() -> None:
         checkpoint, contract = FOLDER / "models" / kind, FOLDER / "bundles" / bundle / "bundle.json"
         _nightrec("fit", kind, *config)
         if contract.exists() and contract.stat().st_mtime > (checkpoint / "model.json").stat().st_mtime:
-            console.print(f"nightrec export: {contract.parent} is newer than {checkpoint}; nothing to do")
+            console.print(f"nightrec: {contract.parent} is newer than {checkpoint}; nothing to do", soft_wrap=True)
         else:
             _nightrec("export", "--checkpoint", str(checkpoint), "--out", str(FOLDER / "bundles"))
     _nightrec("run", *config, "--date", DATE)
     _nightrec("releases", "show", *config)
 
     quality.show(console, CONFIG)
-    console.print(f"\nDone in {time.monotonic() - started:.0f} s. Ask on: {NIGHTREC} recommend 1 --config {CONFIG}")
+    seconds = time.monotonic() - started
+    console.print(
+        f"\nDone in {seconds:.0f} s. Ask on:\n  .venv/bin/nightrec recommend 1 --config {CONFIG}", soft_wrap=True
+    )
 
 
 def _nightrec(*arguments: str) -> None:

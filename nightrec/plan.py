@@ -19,11 +19,11 @@ from nightrec.terminal import answer, say, show
 if TYPE_CHECKING:
     from nightrec.config import Config
 
-EVENTS_A_SECOND = 1_000_000  # read and cut into histories, by one core
-ITEMS_A_SECOND = 50_000  # embedded by one core
-USERS_A_SECOND = 3_000  # given interests by one core, at 20 behaviours and d = 64
-SEARCHES_A_SECOND = 4_000  # interests searched by one core, at 64 dimensions and 100,000 items
-PAIRS_A_SECOND = 20_000  # user x candidate scored by one core
+EVENTS_A_SECOND = 500_000  # read and cut into histories, by one core
+ITEMS_A_SECOND = 150_000  # embedded by one core
+USERS_A_SECOND = 25_000  # given interests by one core, at 20 behaviours and d = 64
+SEARCHES_A_SECOND = 2_000  # interests searched by one core, at 64 dimensions and 200,000 items
+PAIRS_A_SECOND = 50_000  # user x candidate scored by one core
 COMPRESSED = 0.7  # bytes on disk over bytes in memory, of ids and rows; vectors do not shrink
 INDEX_BYTES = {"Flat": 4.0, "SQ8": 1.0, "PQ": 0.25}  # of one dimension of one item
 WORKER_BYTES = 600_000_000  # a process with its libraries, its graph and its batches
