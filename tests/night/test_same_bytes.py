@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from artifacts import tables
+from artifacts.bundle import read_bundle
 from artifacts.run import find_run
+from batch.session import open_session
+from batch.towers import vectors_of
 from tests.night.shop import DATE, Shop, content_of, only_release, run_nightrec
 
 ELSEWHERE = {"PYTHONHASHSEED": "77", "TZ": "Asia/Kolkata", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
@@ -18,8 +22,11 @@ SHARDS = 3
 
 def test_a_night_elsewhere_gives_the_same_bytes(shop: Shop, plain: Path, tmp_path: Path) -> None:
     """Another process, hash seed, zone, locale, file names, row order, worker count and shard order change no byte."""
-    _scatter(shop.data / "interactions.parquet", tmp_path / "events")
-    config = shop.config(tmp_path, interactions=f"{tmp_path}/events/*.parquet", workers=2)
+    places = {name: tmp_path / f"other-{name}" for name in ("interactions", "items", "users")}
+    for name, folder in places.items():
+        _scatter(shop.data / f"{name}.parquet", folder)
+    places["interactions"] /= "*.parquet"
+    config = shop.config(tmp_path, tables=places, workers=2)
     night = ["--config", config, "--date", DATE]
     backwards = [[step, "--shard", f"{shard}/{SHARDS}"] for step in ("interests", "score") for shard in (2, 0, 1)]
 
@@ -56,17 +63,23 @@ def test_histories_given_as_lists_give_the_same_scores(shop: Shop, plain: Path, 
     assert _rows(only_release(tmp_path / "store")) == _rows(only_release(plain / "store"))
 
 
-def test_the_index_sample_is_part_of_the_interests(plain: Path) -> None:
-    """The users that tuned the index have, bit for bit, the vectors that the interests table gives them."""
+def test_the_index_sample_is_part_of_the_interests(shop: Shop, plain: Path) -> None:
+    """The users that tune the index have the histories and, bit for bit, the vectors of the night's own tables."""
     run = find_run(plain / "store", DATE)
     sample = tables.read_table(run.layout.sample)
-    shards = [tables.read_table(run.layout.interests(shard, run.shards)) for shard in range(run.shards)]
-    everyone = pa.concat_tables(shards)
+    shards = range(run.shards)
+    histories = pa.concat_tables(tables.read_table(run.layout.histories(shard, run.shards)) for shard in shards)
+    interests = pa.concat_tables(tables.read_table(run.layout.interests(shard, run.shards)) for shard in shards)
+    session = open_session(read_bundle(shop.folder / "bundles" / "user"), rows=run.profile["batch_users"])
 
-    assert 0 < sample.num_rows <= 128
-    assert set(sample["user_id"].to_pylist()) <= set(
-        everyone.filter(pa.compute.invert(everyone["cold"]))["user_id"].to_pylist()
-    )
+    found = vectors_of(session, sample.to_batches())
+
+    places = pc.index_in(sample["user_id"], value_set=histories["user_id"])
+    assert sample.num_rows == 128
+    assert sample.to_pylist() == histories.take(places).to_pylist()
+    wanted = interests.take(places)["vectors"].combine_chunks()
+    assert found.counts.tolist() == pc.list_value_length(wanted).to_pylist()
+    assert found.vectors.tobytes() == wanted.flatten().flatten().to_numpy().tobytes()
 
 
 @pytest.mark.parametrize("directory", ["releases", "runs"])
@@ -86,10 +99,10 @@ def _scatter(source: Path, folder: Path) -> None:
     table = pq.read_table(source)
     table = table.take(np.random.default_rng(3).permutation(table.num_rows))
     folder.mkdir()
+    third = table.num_rows // 3
     for number, name in enumerate(["zeta", "alpha", "mid"]):
-        pq.write_table(
-            table.slice(number * 1_500, 1_500 if number < 2 else None), folder / f"{name}.parquet", row_group_size=77
-        )
+        part = table.slice(number * third, third if number < 2 else None)
+        pq.write_table(part, folder / f"{name}.parquet", row_group_size=77)
 
 
 def _rows(release: Path) -> list[dict[str, object]]:
