@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from artifacts import schemas
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import InputError, UsageError
-from features.inputs import Inputs, Source, read_batches
-from features.types import widen
+from features.inputs import Inputs, Source, check_schemas, files_of, read_batches
+from features.types import widen, widened
 from features.vocabulary import UNKNOWN, Vocabulary, fit_vocabulary
 
 
@@ -61,13 +61,16 @@ def fit_feature_vocabularies(inputs: Inputs, *, spec: FeatureSpec) -> dict[str, 
     """Fit a vocabulary for each item feature on the items that are not excluded, and for each profile feature on users.
 
     Raises:
-        InputError: If an item id is null or there twice.
+        InputError: If an item id is null or there twice, or a column of the users is missing or of a wrong type.
         UsageError: If a feature has no column.
     """
     table, _ = _kept_items(inputs, spec.item_features)
     fitted = {name: fit_vocabulary(name, table.column(name)) for name in spec.item_features}
-    for name in spec.profile_features:
-        fitted[name] = fit_vocabulary(name, _profile_values(inputs, name))
+    source = require_columns("users", inputs.users, spec.profile_features)
+    if source is not None and spec.profile_features:
+        kinds = check_schemas("users", source, files_of(source))
+        for name in spec.profile_features:
+            fitted[name] = fit_vocabulary(name, _profile_values(source, name, kinds[name]))
     return fitted
 
 
@@ -143,10 +146,9 @@ def _title(table: pa.Table) -> pa.Array:
     return pa.nulls(len(table), pa.string())
 
 
-def _profile_values(inputs: Inputs, name: str) -> pa.ChunkedArray:
-    source = require_columns("users", inputs.users, [name])
-    distinct: pa.Array | None = None
-    for _, batch in read_batches(source, [name]) if source else ():
-        values = pc.unique(widen(batch.column(name)))
-        distinct = values if distinct is None else pc.unique(pa.concat_arrays([distinct, values]))
+def _profile_values(source: Source, name: str, kind: pa.DataType) -> pa.Array:
+    """Collect the distinct values of a column of type *kind*; none, of the widened type, if there are no rows."""
+    distinct = pa.array([], widened(kind))
+    for _, batch in read_batches(source, [name]):
+        distinct = pc.unique(pa.concat_arrays([distinct, pc.unique(widen(batch.column(name)))]))
     return distinct

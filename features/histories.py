@@ -83,7 +83,10 @@ class Histories:
         """).sort_by("u")
         rows = users.column("u").to_numpy()
         picked = ", ".join(map(str, rows.tolist())) or "-1"
-        events = self._ordered.query(f"SELECT u, item, time_us FROM events WHERE u IN ({picked})")
+        # A long IN list becomes a join, which does not keep the order of the table.
+        events = self._ordered.query(
+            f"SELECT u, item, time_us FROM events WHERE u IN ({picked}) ORDER BY u, time_us DESC, item DESC"
+        )
         owners = np.searchsorted(rows, events.column("u").to_numpy())
         behaviours = self._behaviours(owners, events.drop_columns("u"), len(rows))
         ids = users.drop_columns("u").combine_chunks()

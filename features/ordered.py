@@ -49,6 +49,9 @@ class Ordered:
     * ``users``: ``shard``, ``hash``, ``user_id`` and :func:`profile_columns`, by shard, then id; the row id is *u*
     * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id
 
+    A scan of one table, with no condition or with one that compares a column to constants, keeps that order: DuckDB
+    guarantees it under ``preserve_insertion_order``. Any other query needs an ``ORDER BY``, a long ``IN`` included.
+
     Attributes:
         connection: To it.
         item_ids: Every item of the catalogue or of an event, ascending.
@@ -124,6 +127,7 @@ def open_ordered(
         "memory_limit": engine.memory,
         "temp_directory": str(folder),
         "autoinstall_known_extensions": False,
+        "preserve_insertion_order": True,  # row ids are positions in the order, and scans stream in it without a sort
     }
     if engine.threads:
         config["threads"] = engine.threads

@@ -119,6 +119,21 @@ def test_vocabularies_are_fitted_on_what_is_declared(tmp_path, shop):
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [(pa.string(), pa.string()), (pa.dictionary(pa.int32(), pa.string()), pa.string()), (pa.uint8(), pa.uint64())],
+)
+def test_no_users_make_an_empty_vocabulary(kind, known, tmp_path, shop, write_parquet):
+    """A users table without rows knows no value of a profile feature; the type is still its column's, widened."""
+    inputs = shop([], [(1, "a")]).inputs(tmp_path)
+    write_parquet(tmp_path / "users.parquet", pa.table({"visitor": pa.array([], "int64"), "land": pa.array([], kind)}))
+    country = fit_feature_vocabularies(inputs, spec=FeatureSpec(("item_id",), ("country",)))["country"]
+
+    assert country.values.type == known
+    assert country.size == 2
+    assert country.encode(pa.array([None], known)).tolist() == [1]
+
+
 def _only_items(items):
     from features.inputs import Inputs
 

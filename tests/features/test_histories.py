@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from artifacts import schemas
+from artifacts.digest import file_digest
 from artifacts.errors import InputError, NightrecError, UsageError
+from artifacts.tables import writing_table
 from features.catalogue import encode_catalogue
 from features.histories import Cut, open_histories
 from features.inputs import Source
 from features.ordered import Engine
 from features.vocabulary import fit_vocabulary
 
+NOW = 1_773_187_200  # the end of the data date, in seconds
 ITEMS = [(10, "a"), (20, "b"), (30, None), (40, "a")]
 HISTORIES = {"user_id": "visitor", "item_ids": "skus", "times": "ats"}
 LAW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -318,6 +322,32 @@ def test_many_users_are_streamed_in_batches(tmp_path, shop, spec, day):
     rows = {10: 2, 20: 3, 30: 4, 40: 1, 60: 1}
     assert histories.column("history_item_id").to_pylist() == [[rows[item] for item in told] for told in newest]
     assert sum(map(sum, seen.column("times").to_pylist())) == np.count_nonzero(items != 60)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_sample_of_many_events_is_rows_of_the_histories(threads, tmp_path, shop, spec, day, write_parquet):
+    """Where the events fill several row groups, sampled rows are the histories' in all columns, in the same bytes."""
+    rng = np.random.default_rng(5)
+    events = 300_000
+    made = shop([], ITEMS, [(user, "nl") for user in range(0, 6_000, 3)])
+    inputs = made.inputs(tmp_path)
+    owners, items = rng.integers(0, 6_000, events), rng.choice([10, 20, 30, 40, 60], events)
+    at = pa.array(NOW - rng.integers(1, 7_300, events), pa.timestamp("s", "UTC"))
+    write_parquet(tmp_path / "interactions.parquet", pa.table({"visitor": owners, "sku": items, "at": at}))
+    options = {"shards": 2, "sample_users": 300, "threads": threads}
+    found = tables(made, inputs, spec, day, tmp_path / "scratch", **options)
+    sample = found["sample"]
+
+    assert len(sample) == 300
+    histories = pa.concat_tables(found["histories"]).sort_by("user_id")
+    expected = histories.filter(pc.is_in(histories.column("user_id"), sample.column("user_id").combine_chunks()))
+    assert sample.schema == expected.schema
+    assert sample.to_pylist() == expected.to_pylist()
+    again = tables(made, inputs, spec, day, tmp_path / "scratch", **options)["sample"]
+    for name, table in (("one", sample), ("two", again)):
+        with writing_table(tmp_path / f"{name}.arrow", table.schema, metadata={}, inputs="") as file:
+            file.write(table)
+    assert file_digest(tmp_path / "one.arrow") == file_digest(tmp_path / "two.arrow")
 
 
 def test_a_user_is_listed_once(tmp_path, shop, spec, day):

@@ -136,3 +136,20 @@ def test_a_basket_does_not_tell_its_own_items(tmp_path, shop, spec, day, now):
 
     assert ends_before(sequences, np.zeros(3, np.int64), moments).tolist() == [1, 3, 3]
     assert ends_before(sequences, np.zeros(1, np.int64), moments[:1] + 1).tolist() == [3]
+
+
+def test_many_events_are_read_in_order(tmp_path, shop, spec, day, now, write_parquet):
+    """Where the events fill several row groups, each user's are still by time, then by item id."""
+    rng = np.random.default_rng(6)
+    owners, ago = np.sort(rng.integers(0, 3_000, 300_000))[::-1], rng.integers(1, 7_300, 300_000)
+    items = rng.choice([10, 20, 30, 40], 300_000)
+    inputs = shop([], ITEMS).inputs(tmp_path)
+    at = pa.array(now - ago, pa.timestamp("s", "UTC"))
+    write_parquet(tmp_path / "interactions.parquet", pa.table({"visitor": owners, "sku": items, "at": at}))
+    found = read(inputs, spec, day, tmp_path)
+
+    order = np.lexsort((items, -ago, owners))
+    assert np.array_equal(found.user_ids.to_numpy(), np.unique(owners))
+    assert np.array_equal(found.starts, np.searchsorted(owners[::-1], [*found.user_ids.to_pylist(), 3_000]))
+    assert np.array_equal(found.items, items[order] // 10 - 1)
+    assert np.array_equal(found.times_us, (now - ago[order]) * 1_000_000)
