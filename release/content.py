@@ -63,7 +63,8 @@ def judged_digest(run: Run) -> str:
     """
     layout = run.layout
     histories = [layout.histories(shard, run.shards) for shard in range(run.shards)]
-    paths = [*content_files(run).values(), layout.catalogue, *histories]
+    seen = [layout.seen(shard, run.shards) for shard in range(run.shards)]
+    paths = [*content_files(run).values(), layout.catalogue, *histories, *seen]
     recorded = {path.relative_to(run.folder).as_posix(): asdict(read_sidecar(path)) for path in paths}
     return document_digest({"run_key": run.run_key, "files": recorded})
 

@@ -25,6 +25,7 @@ from release.measure import (
     VectorsMeasure,
     compare_users,
     count_cold,
+    count_exhausted,
     measure_histories,
     measure_interests,
     measure_items,
@@ -47,6 +48,7 @@ _WAYS_OF_AN_INTERACTION = (
     "interactions_with_excluded_items",
 )
 _FIRST_NIGHT = "first night: there is no release of an earlier date to compare with"
+_DAY_SECONDS = 86_400
 _PSI_FLOOR = 1e-4  # an empty bin counts as this share, else its logarithm is infinite
 
 
@@ -77,6 +79,7 @@ class _Night:
     behaviours: int
     unknown: int
     missing: int
+    empty: int  # those among the missing who have had everything
     extra: int
     signal: int
     eligible: int
@@ -126,6 +129,12 @@ def _measure(run: Run, content: Content) -> _Night:
     users = [compare_users(h, s) for h, s in zip(histories, content.scores, strict=True)]
     items, item_rows = measure_items(content.items, eligible & signal)
     count, behaviours, unknown = measure_histories(histories, "item_id")
+    indexed = np.zeros(len(ids), bool)
+    for batch in batches_of([content.index_items], ["item"]):
+        indexed[batch.column(0).to_numpy()] = True
+    empty = sum(
+        min(missing, _exhausted(run, content, shard, indexed)) for shard, (missing, _) in enumerate(users) if missing
+    )
     return _Night(
         scores=measure_scores(content.scores, ids, eligible, edges),
         interests=measure_interests(content.interests),
@@ -135,11 +144,21 @@ def _measure(run: Run, content: Content) -> _Night:
         behaviours=behaviours,
         unknown=unknown,
         missing=sum(missing for missing, _ in users),
+        empty=empty,
         extra=sum(extra for _, extra in users),
         signal=int(np.count_nonzero(signal)),
         eligible=int(np.count_nonzero(eligible)),
         catalogue=len(ids),
     )
+
+
+def _exhausted(run: Run, content: Content, shard: int, indexed: npt.NDArray[np.bool_]) -> int:
+    """Count the users of a shard without rows for whom nothing is left, as the night excluded what they had."""
+    seen = run.layout.seen(shard, run.shards)
+    verify_file(seen)
+    retrieve = run.semantic["retrieve"]
+    within = {"all": None, "days": retrieve["exclude_days"] * _DAY_SECONDS, "none": -1}[retrieve["exclude_seen"]]
+    return count_exhausted(seen, content.scores[shard], indexed, within=within)
 
 
 def score_edges(content: Content) -> npt.NDArray[np.float64]:
@@ -155,7 +174,8 @@ def _whole(run: Run, content: Content, night: _Night, limits: Limits) -> dict[st
     unaccounted += _lost_rows(run.counts, night) + _unindexed(content, night)
     return {
         "rows": Figure(scores.rows),
-        "users_missing": Figure(night.missing),
+        "users_missing": Figure(night.missing - night.empty),
+        "users_empty": _share(night.empty, night.histories, "there are no users"),
         "users_unknown": Figure(night.extra),
         "users_repeated": Figure(count_repeated_users(histories, limits) if run.shards > 1 else 0),
         "rows_unaccounted": Figure(unaccounted),
@@ -374,6 +394,7 @@ def _for_people(night: _Night) -> dict[str, float]:
     return {
         "users": night.interests.users,
         "users_cold": night.interests.cold,
+        "users_empty": night.empty,
         "items": night.catalogue,
         "items_eligible": night.eligible,
         "rows": scores.rows,

@@ -82,9 +82,15 @@ GATES = (
     ),
     Gate(
         "users_missing",
-        "users of the histories without a recommendation",
+        "users of the histories without a recommendation, though there are items that they have not had",
         0,
-        "is the popular list empty, or have they had everything? see [score] and [retrieve] exclude_seen",
+        "was a score table cut short? run the step score again; else is the popular list too short for them?",
+    ),
+    Gate(
+        "users_empty",
+        "share of users without a recommendation since they have had every item of the index",
+        0.05,
+        "has the catalogue shrunk? let people have again what they had: [retrieve] exclude_seen, exclude_days",
     ),
     Gate("users_unknown", "recommended users that are in no history", 0, _RERUN, fixed=True),
     Gate("users_repeated", "users that are in more than one shard", 0, _RERUN, fixed=True),

@@ -138,7 +138,35 @@ def compare_users(left: Path, right: Path) -> tuple[int, int]:
 
     Both tables ascend by user id; one block of each is held at a time.
     """
-    ours, theirs = _distinct_users(left), _distinct_users(right)
+    return _compare(_distinct_users(left), _distinct_users(right))
+
+
+def count_exhausted(seen: Path, scores: Path, indexed: npt.NDArray[np.bool_], *, within: int | None) -> int:
+    """Count the users who have had every indexed item and are in no row of *scores*: nothing is left for them.
+
+    Args:
+        seen: A verified table of ``schemas.seen``, ascending by user id.
+        scores: The verified score table of the same shard.
+        indexed: Whether each item can be recommended [catalogue rows].
+        within: Only what they had in the last so many seconds counts; ``None``: all.
+    """
+    return _compare(_exhausted_users(seen, indexed, within), _distinct_users(scores))[0]
+
+
+def _exhausted_users(seen: Path, indexed: npt.NDArray[np.bool_], within: int | None) -> Iterator[pa.Array]:
+    everything = int(np.count_nonzero(indexed))
+    for batch in batches_of([seen], ["user_id", "items", "last_gap"], most=_VECTOR_ROWS):
+        items, gaps = batch.column("items"), batch.column("last_gap")
+        had = indexed[items.flatten().to_numpy()]  # an item is in a user's list once
+        if within is not None:
+            had &= gaps.flatten().to_numpy() <= within
+        owners = np.repeat(np.arange(batch.num_rows), items.value_lengths().to_numpy())
+        exhausted = np.bincount(owners[had], minlength=batch.num_rows) == everything
+        if exhausted.any():
+            yield batch.column("user_id").filter(pa.array(exhausted))
+
+
+def _compare(ours: Iterator[pa.Array], theirs: Iterator[pa.Array]) -> tuple[int, int]:
     a, b = next(ours, None), next(theirs, None)
     only_left = only_right = 0
     while a is not None and b is not None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from artifacts import schemas
+from artifacts.digest import document_digest
 from artifacts.layout import RootLayout
 from artifacts.run import Run, run_key_of
 from artifacts.store import write_json
@@ -47,6 +48,8 @@ class Night:
         cold: Users without a history.
         counts: Changes what ``prepare`` counted.
         eligible: Whether each item may be recommended.
+        seen: What each user has had: catalogue rows, ascending, and how many seconds ago.
+        exclude_seen: The night's policy; ``exclude_days`` is 2.
     """
 
     date: str = "2026-03-01"
@@ -64,6 +67,8 @@ class Night:
     cold: tuple[Any, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     eligible: Callable[[int], bool] = lambda item: True
+    seen: Callable[[Any], list[tuple[int, int]]] = lambda user: [(0, 60), (1, 90)]
+    exclude_seen: str = "all"
 
 
 def make_run(root: Path, night: Night) -> Run:
@@ -75,15 +80,17 @@ def make_run(root: Path, night: Night) -> Run:
         }
         for role in ("item", "user", "ranker")
     }
-    semantic = {"shift": night.shift, "shards": night.shards}
-    key = run_key_of(f"{night.date}{night.users}", bundles, semantic, {})
+    retrieve = {"exclude_seen": night.exclude_seen, "exclude_days": 2}
+    semantic = {"shift": night.shift, "shards": night.shards, "retrieve": retrieve}
+    inputs = document_digest([night.date, [str(user) for user in night.users]])
+    key = run_key_of(inputs, bundles, semantic, {})
     folder = RootLayout(root).run(night.date, key).folder
     run = Run(
         folder=folder,
         run_key=key,
         date=night.date,
         now=0,
-        inputs="0" * 64,
+        inputs=inputs,
         user_id=night.user_type,
         item_id="int64",
         shards=night.shards,
@@ -97,7 +104,7 @@ def make_run(root: Path, night: Night) -> Run:
     for shard in range(night.shards):
         users = [u for place, u in enumerate(night.users) if place % night.shards == shard]
         _shard(run, night, shard, users)
-    write_json(run.layout.run, run.document())
+    run.write()
     return run
 
 
@@ -141,6 +148,12 @@ def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:
     columns = [ids, pa.array(lists, schema.field(1).type), pa.array(lists, schema.field(2).type), lengths]
     table = night.histories(pa.table(columns, schema=schema))
     _write(run, layout.histories(shard, shards), schema, table)
+
+    schema = schemas.seen(kind)
+    had = [night.seen(user) for user in users]
+    items, gaps = ([[pair[place] for pair in one] for one in had] for place in (0, 1))
+    columns = [ids, *([pa.array(v, f.type) for v, f in zip((items, items, gaps), list(schema)[1:], strict=True)])]
+    _write(run, layout.seen(shard, shards), schema, pa.table(columns, schema=schema))
 
     schema = schemas.interests(kind, WIDTH)
     vectors = pa.array([[[1.0] * WIDTH] * 2 if ok else [] for ok in warm], schema.field(1).type)

@@ -182,6 +182,62 @@ def test_ineligible_item_is_refused(night: Make) -> None:
     assert refused(run)["items_foreign"]["value"] == 2
 
 
+def without(*users: int) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.filter(pc.invert(pc.is_in(table["user_id"], value_set=pa.array(users, pa.int64()))))
+
+
+def had_all(*users: int, but: int | None = None, ago: int = 60) -> Callable[[Any], list[tuple[int, int]]]:
+    """Give *users* all 40 items of the catalogue but one, so many seconds ago, and the others two."""
+    return lambda user: [(row, ago) for row in range(40 if user in users else 2) if row != but]
+
+
+def test_who_has_had_everything_is_counted_and_not_missed(night: Make) -> None:
+    """A user for whom nothing is left does not refuse the night; ineligible items were never to be had."""
+    run = night(scores=without(107), seen=had_all(107))
+    report = check(run, root_of(run), threads=1)
+    figures = {verdict.name: verdict.value for verdict in report.verdicts}
+    assert (figures["users_missing"], figures["users_empty"]) == (0, pytest.approx(1 / 60))
+    assert report.figures["users_empty"] == 1
+    run = night(date="2026-03-02", scores=without(107), seen=had_all(107, but=5), eligible=lambda item: item != 1005)
+    assert states(check(run, root_of(run), threads=1))["users_missing"] is State.PASS
+
+
+@pytest.mark.parametrize(
+    "night_of",
+    [
+        {"seen": had_all(108)},  # somebody else has had everything
+        {"seen": had_all(107, but=5)},  # one item is left
+        {"seen": had_all(107), "exclude_seen": "none"},
+        {"seen": had_all(107, ago=2 * 86_400 + 1), "exclude_seen": "days"},
+    ],
+)
+def test_who_could_have_had_a_row_is_missing(night: Make, night_of: dict[str, Any]) -> None:
+    """One user without rows among 60 refuses the night as long as one item was left for them."""
+    failed = refused(night(scores=without(107), **night_of))
+    assert list(failed) == ["users_missing"]
+    assert failed["users_missing"]["value"] == 1
+
+
+def test_exclusion_by_days_is_followed(night: Make) -> None:
+    """What was had on the last of the days counts as had."""
+    run = night(scores=without(107), seen=had_all(107, ago=2 * 86_400), exclude_seen="days")
+    assert check(run, root_of(run), threads=1).figures["users_empty"] == 1
+
+
+def test_lost_shard_is_refused(night: Make) -> None:
+    """A shard of no rows is half of the users missing; that one of them has had everything explains that one."""
+    run = night(scores=lambda t: t.slice(0, 0) if t["user_id"][0].as_py() == 100 else t, seen=had_all(100))
+    assert refused(run)["users_missing"]["value"] == 29
+
+
+def test_many_who_have_had_everything_are_refused(night: Make) -> None:
+    """Each is explained, but a night that has nothing for a tenth of the users is not published unseen."""
+    gone = tuple(range(100, 106))
+    failed = refused(night(scores=without(*gone), seen=had_all(*gone)))
+    assert list(failed) == ["users_empty"]
+    assert failed["users_empty"]["value"] == pytest.approx(0.1)
+
+
 def test_user_in_two_shards_is_refused(night: Make) -> None:
     """A user whose histories lie in two shards is counted."""
 
