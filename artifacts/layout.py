@@ -137,6 +137,11 @@ class RecordLayout:
         return self.folder / "timings.json"
 
     @property
+    def run(self) -> Path:
+        """What a release was made with: its run's ``run.json``, library versions and all."""
+        return self.folder / "run.json"
+
+    @property
     def overrides(self) -> Path:
         """Which rules of publishing were overridden, and the reasons given."""
         return self.folder / "overrides.json"

@@ -14,6 +14,7 @@ from artifacts.digest import canonical_json
 from artifacts.errors import ConflictError, CorruptError
 
 STAGING_PREFIX = ".staging-"
+_LOCK_SUFFIX = ".lock"  # after the name of a staged folder: held while its writer lives
 
 
 def flush(path: Path) -> None:
@@ -55,21 +56,62 @@ def staged_folder(path: Path) -> Iterator[Path]:
         ConflictError: If *path* exists already, or appears meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
-    staging.mkdir()
-    try:
-        yield staging
-        for inner in sorted(staging.rglob("*")):
-            flush(inner)
-        flush(staging)
-        with exclusive(path.parent / ".lock"):
-            if path.exists():
-                raise ConflictError(f"{path} exists already; it is never rewritten")
-            staging.rename(path)
-        flush(path.parent)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with _staging_name(path) as staging:
+        staging.mkdir()
+        try:
+            yield staging
+            for inner in sorted(staging.rglob("*")):
+                flush(inner)
+            flush(staging)
+            with exclusive(path.parent / ".lock"):
+                if path.exists():
+                    raise ConflictError(f"{path} exists already; it is never rewritten")
+                staging.rename(path)
+            flush(path.parent)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _staging_name(path: Path) -> Iterator[Path]:
+    """Give a name beside *path* whose lock file is held until the block ends: it says that the writer lives."""
+    while True:
+        staging = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+        lock = staging.with_name(staging.name + _LOCK_SUFFIX)
+        with exclusive(lock):
+            if not lock.exists():
+                continue  # swept before it was locked
+            try:
+                yield staging
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def sweep_staged_folders(parent: Path) -> int:
+    """Remove what writers of :func:`staged_folder` left in *parent* that were killed; count the folders.
+
+    A writer's lock file is held as long as the writer lives, so that what others are writing stays.
+    """
+    swept = 0
+    for lock in sorted(parent.glob(f"{STAGING_PREFIX}*{_LOCK_SUFFIX}")):
+        try:
+            descriptor = os.open(lock, os.O_RDWR)
+        except FileNotFoundError:
+            continue  # its writer has just finished
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            staging = lock.with_name(lock.name.removesuffix(_LOCK_SUFFIX))
+            if staging.is_dir():
+                shutil.rmtree(staging)
+                swept += 1
+            lock.unlink(missing_ok=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+    return swept
 
 
 @contextmanager

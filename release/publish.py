@@ -17,7 +17,7 @@ from artifacts.release import (
     write_record,
 )
 from artifacts.run import Run
-from artifacts.store import read_json, staged_folder
+from artifacts.store import read_json, staged_folder, sweep_staged_folders
 from artifacts.tables import read_sidecar
 from release.content import content_files, judged_digest
 from release.gates import GateReport
@@ -174,20 +174,24 @@ def _may_move(
 
 
 def _store(run: Run, manifest: Manifest, layout: ReleaseLayout, overrides: list[dict[str, Any]]) -> None:
+    sweep_staged_folders(layout.folder.parent)
     with staged_folder(layout.folder) as folder:
         staged = ReleaseLayout(folder)
         for name, path in content_files(run).items():
             _copy(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
-        _store_record(run.layout.record, staged.record, overrides)
+        _store_record(run, staged.record, overrides)
         manifest.write(staged.manifest)
 
 
-def _store_record(of_run: RecordLayout, staged: RecordLayout, overrides: list[dict[str, Any]]) -> None:
-    """Take over what was recorded of the run, and the reasons that were given now."""
+def _store_record(run: Run, staged: RecordLayout, overrides: list[dict[str, Any]]) -> None:
+    """Take over what was recorded of the run and what it was made with, and the reasons that were given now."""
+    of_run = run.layout.record
     listed = read_record(of_run) if of_run.contents.exists() else {}
     for name, file in listed.items():
         _copy(of_run.folder / name, staged.folder / name, file.size, file.sha256)
-    documents = {staged.overrides: {"format": 1, "overrides": overrides}} if overrides else {}
+    documents: dict[Path, Any] = {staged.run: run.document()}
+    if overrides:
+        documents[staged.overrides] = {"format": 1, "overrides": overrides}
     write_record(staged, documents, listed=listed)
 
 

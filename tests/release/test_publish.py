@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_release_holds_the_run_without_prepare(night: Make) -> None:
     assert manifest.rows("scores") == 600
     assert manifest.parent is None
     assert published.version == f"2026-03-01-{manifest.content_digest[:12]}"
-    assert set(tree(published.folder / "record")) == {"gates.json", "record.json"}
+    assert set(tree(published.folder / "record")) == {"gates.json", "record.json", "run.json"}
 
 
 def test_latest_names_version_and_manifest(released: Callable[..., Published], tmp_path: Path) -> None:
@@ -387,6 +388,53 @@ def test_killed_publisher_leaves_no_release(night: Make, monkeypatch: pytest.Mon
     assert list(RootLayout(root_of(run)).releases.iterdir())
     assert versions(root_of(run)) == []
     assert publish(run, root_of(run)).stored
+
+
+def publish_and_hang(root: Path, folder: Path, writing: Any) -> None:
+    """Publish, and hang when all files but the manifest are written."""
+
+    def hang(*_: Any, **__: Any) -> None:
+        writing.set()
+        time.sleep(600)
+
+    Manifest.write = hang  # type: ignore[method-assign]  # in a process of its own
+    publish(Run.read(folder), root)
+
+
+def test_what_a_killed_publisher_left_is_swept(night: Make, tmp_path: Path) -> None:
+    """The next publisher removes the folder of one that was killed, and leaves that of one who is still writing."""
+    runs = [night(date=f"2026-03-0{day}") for day in (1, 2, 3)]
+    for run in runs:
+        check(run, tmp_path, threads=1)
+    releases = RootLayout(tmp_path).releases
+    spawn = multiprocessing.get_context("spawn")
+    writing = spawn.Event()
+    worker = spawn.Process(target=publish_and_hang, args=(tmp_path, runs[0].folder, writing))
+    worker.start()
+    try:
+        assert writing.wait(timeout=120)
+        (staged,) = releases.glob(".staging-*/")
+        publish(runs[1], tmp_path)
+        assert (staged / "index" / "ivf.faiss").exists()
+    finally:
+        worker.kill()
+        worker.join()
+    assert list(releases.glob(".staging-*"))
+    publish(runs[2], tmp_path)
+    assert list(releases.glob(".staging-*")) == []
+    assert len(versions(tmp_path)) == 2
+
+
+def test_release_tells_what_it_was_made_with(released: Callable[..., Published], night: Make) -> None:
+    """The record holds the run's document, checked like the rest of it, and outside of the manifest."""
+    published = released()
+    record = RootLayout(published.folder.parents[1]).release(published.version).record
+    assert json.loads(record.run.read_text()) == night().document()
+    manifest = verify_release(published.folder)
+    assert not any("run.json" in name for name in manifest.files)
+    flip(record.run)
+    with pytest.raises(CorruptError, match=r"run\.json"):
+        verify_release(published.folder)
 
 
 def test_interrupted_between_store_and_pointer_is_resumed(night: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_any_changed_byte_is_found_by_name(released: Callable[..., Published], t
     published = released()
     assert verify(tmp_path).version == published.version
     paths = sorted(path for path in published.folder.rglob("*") if path.is_file())
-    assert len(paths) == 11
+    assert len(paths) == 12
 
     @given(path=st.sampled_from(paths), place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
