@@ -158,17 +158,25 @@ def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
 def check_run(config: Config, run: Run, *, override: str | None = None) -> Done:
     """Do the step ``check``; with *override* a refusal is left to ``publish`` to record.
 
+    A verdict that stands is said again, and counts as done already.
+
     Raises:
         RefusedError: If a gate fails.
     """
+    from release.check import standing_report
+    from release.gates import configured_gates
+
     start = time.monotonic()
+    trained_through = {str(bundle.role): bundle.trained_through for bundle in steps.bundles_of(config)}
+    gates = configured_gates(config.gates)
+    stands = standing_report(run, config.root, gates=gates, trained_through=trained_through) is not None
     try:
         about = steps.check(config, run)
     except RefusedError as error:
         if not override:
             raise
         about = f"overridden: {error}"
-    return _record(run, StepResult("check", 1, 0, 0, {}), time.monotonic() - start, about)
+    return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
 
 
 def publish_run(config: Config, run: Run, *, override: str | None, supersede: str | None) -> Done:
