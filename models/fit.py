@@ -72,6 +72,26 @@ class FitOptions:
     seed: int = 1
     verbose: bool | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be fitted by.
+
+        Raises:
+            UsageError: Naming the field, what was expected and what was found.
+        """
+        least = {"epochs": 1, "patience": 0, "batch": 1, "targets": 1, "draws": 1, "ratio": 1, "threads": 1, "seed": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise UsageError(f"train.{name}: expected {bound} or more, found {getattr(self, name)}")
+        if self.optimizer not in {"adam", "adagrad"}:
+            raise UsageError(f'train.optimizer: expected "adam" or "adagrad", found "{self.optimizer}"')
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"train.learning_rate: expected more than 0, found {self.learning_rate}")
+        if not self.half_life_days >= 0:
+            raise UsageError(f"train.half_life_days: expected 0 or more, found {self.half_life_days}")
+        for name in ("stale_rate", "unknown_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"train.{name}: expected a share from 0 to 1, found {getattr(self, name)}")
+
 
 MIND_OPTIONS = FitOptions()
 BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.01, batch=128, epochs=5, patience=1)

@@ -390,3 +390,28 @@ def test_bst_hides_ids_and_nothing_else(sequences, spec, vocabularies, split, ea
         else:
             assert (told[array > 1] == 1).mean() > 0.7
             np.testing.assert_array_equal(told[array <= 1], array[array <= 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        *((name, 0, "1 or more") for name in ("epochs", "batch", "targets", "draws", "ratio", "threads")),
+        ("patience", -1, "0 or more"),
+        ("seed", -1, "0 or more"),
+        ("optimizer", "adma", '"adam" or "adagrad"'),
+        *(("learning_rate", value, "more than 0") for value in (0.0, -0.1, float("nan"), float("inf"))),
+        ("half_life_days", -1.0, "0 or more"),
+        *((name, value, "a share from 0 to 1") for name in ("stale_rate", "unknown_rate") for value in (-0.1, 1.1)),
+    ],
+)
+def test_options_that_cannot_be_are_refused_by_name(name: str, value: float | str, said: str) -> None:
+    """The message names the field, what was expected and what was found, before any data is read."""
+    with pytest.raises(UsageError, match=f"train.{name}: expected {said}, found "):
+        replace(OPTIONS, **{name: value})
+
+
+def test_options_at_their_bounds_are_taken() -> None:
+    """No patience, no half-life and both shares' ends are choices that one may have."""
+    bounds = FitOptions(epochs=1, patience=0, half_life_days=0.0, stale_rate=1.0, unknown_rate=0.0)
+
+    assert (bounds.patience, bounds.stale_rate) == (0, 1.0)
