@@ -1,6 +1,7 @@
 """The gates: a table of bounds, and the pure judgement of one night's figures by it."""
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -238,8 +239,9 @@ def _changed(gate: Gate, change: Mapping[str, Any]) -> Gate:
                 raise UsageError(f'gates.{gate.name}.action: expected "fail" or "warn", found {value!r}')
             gate = replace(gate, action=State(value))
         elif key == "bound":
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
-                raise UsageError(f"gates.{gate.name}.bound: expected a number, found {value!r}")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not abs(value) <= sys.float_info.max:  # an infinite bound lets every night pass
+                raise UsageError(f"gates.{gate.name}.bound: expected a finite number, found {value!r}")
             gate = replace(gate, bound=float(value))
         else:
             raise UsageError(f"gates.{gate.name}.{key}: expected bound or action")
