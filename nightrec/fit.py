@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _VOCABULARIES = "vocabularies"
 _MIND = "mind"
+_BST = "bst"
 _CHOSEN = "-chosen"  # what validation chose, where the model itself is fitted again on every day
 _RETRIEVAL = "retrieval"  # the MIND of earlier days that proposes candidates to BST
 
@@ -43,11 +44,10 @@ def fit(
     read = configured(config)
     train = _train(read)
     folder = Path(train.folder)
-    asked = _asked(read, model)
-    if _is_fitted(folder, model, asked):
+    if _is_fitted(folder, model, _asked(read, model)):
         say(f"nightrec: {folder / model} is fitted already from the same inputs and config; nothing to do")
     else:
-        _fit(read, model, asked, quiet=json)
+        _fit(read, model)
     _report(folder / model, json=json)
 
 
@@ -69,27 +69,35 @@ def _train(config: "Config") -> "Train":
     return config.train
 
 
-def _asked(config: "Config", model: str) -> dict[str, str]:
-    """Say what a checkpoint depends on; where things lie is no part of it."""
+def _asked(config: "Config", name: str) -> dict[str, str]:
+    """Say what the checkpoint *name*, or the vocabularies, depend on; where things lie is no part of it."""
     from features.inputs import fingerprint_inputs
     from nightrec.config import semantic
     from nightrec.inputs import inputs_of
 
-    train = _train(config)
-    plain = train.model_dump(mode="json", exclude={"folder", "mind", "bst"})
-    networks = [train.mind, train.bst] if model == "bst" else [train.mind]
-    said = {"plain": plain, "networks": [repr(sorted(network.items())) for network in networks]}
-    part = semantic(config)
+    train, part = _train(config), semantic(config)
     asked = {
         "inputs": fingerprint_inputs(inputs_of(config)),
         "columns": document_digest([part["inputs"], part["timezone"]]),
-        "[train]": document_digest(said),
     }
-    return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if model == "bst" else {})
+    if name == _VOCABULARIES:
+        return asked | {"features": " ".join(spec_of(config).features), "until": _known_until(train).isoformat()}
+    ranks = name.removesuffix(_CHOSEN) == _BST
+    apart = {"folder", "mind", "bst"} | (set() if ranks or name == _RETRIEVAL else {"ranker_days"})
+    plain = train.model_dump(mode="json", exclude=apart)
+    networks = [train.mind, train.bst] if ranks else [train.mind]
+    said = {"plain": plain, "networks": [repr(sorted(network.items())) for network in networks]}
+    asked["[train]"] = document_digest(said)
+    return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if ranks else {})
+
+
+def _known_until(train: "Train") -> date:
+    """Say through which day an item must have had an event to be known: the last day that weights are fitted to."""
+    return train.until + timedelta(days=train.validate_days if train.refit else 0)
 
 
 def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
-    """Whether the checkpoint *name* is there, and was fitted from what is *asked*; notes what it will be fitted from.
+    """Whether *name* is there, and was fitted from what is *asked*; notes what it will be fitted from.
 
     Raises:
         UsageError: If it is there, and was fitted from something else.
@@ -107,20 +115,16 @@ def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
     return True
 
 
-def _fit(config: "Config", model: str, asked: dict[str, str], *, quiet: bool) -> None:
-    import torch
-
+def _fit(config: "Config", model: str) -> None:
     from models.bst import BstConfig
     from models.checkpoint import load_checkpoint
     from models.fit import BST_OPTIONS, MIND_OPTIONS, fit_bst, fit_mind
     from models.mind import MindConfig
     from nightrec.sections import read_section
-    from nightrec.steps import threads_of
 
-    torch.set_num_threads(threads_of(config, 1))
-    train = _train(config)
-    seed, verbose = train.seed, False if quiet else None  # Keras shows its bar on standard output
-    mind_options, bst_options = (replace(o, seed=seed, verbose=verbose) for o in (MIND_OPTIONS, BST_OPTIONS))
+    train, asked = _train(config), _asked(config, model)
+    seed = train.seed
+    mind_options, bst_options = (replace(options, seed=seed) for options in (MIND_OPTIONS, BST_OPTIONS))
     mind = read_section(MindConfig(seed=seed), mind_options, train.mind, at="train.mind")
     bst = read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst")
     told = _told(config)
@@ -130,12 +134,12 @@ def _fit(config: "Config", model: str, asked: dict[str, str], *, quiet: bool) ->
         fit_chosen = partial(fit_mind, **told, config=mind[0])
         _choose_and_fit(fit_chosen, days, every_day, mind[1], folder, model, asked, refit=train.refit)
         return
-    if not bst[1].in_sample and not _is_fitted(folder, _RETRIEVAL, asked):
+    if not bst[1].in_sample and not _is_fitted(folder, _RETRIEVAL, _asked(config, _RETRIEVAL)):
         before = train.until - timedelta(days=train.ranker_days)
         say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
         earlier = _days(config, before, train.until)
         fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=folder / _RETRIEVAL)
-    if bst[1].in_sample and not (folder / _MIND).exists():
+    if bst[1].in_sample and not _is_fitted(folder, _MIND, _asked(config, _MIND)):
         raise UsageError("[train.bst] in_sample learns from the night's own MIND; run `nightrec fit mind` first")
 
     def fit_ranker(split: "Split", options: "FitOptions", out: Path) -> "Checkpoint":
@@ -188,7 +192,7 @@ def _told(config: "Config") -> dict[str, Any]:
     from nightrec.inputs import inputs_of
 
     train, spec, inputs = _train(config), spec_of(config), inputs_of(config)
-    vocabularies = vocabularies_of(Path(train.folder), inputs, spec)
+    vocabularies = _vocabularies(config, inputs, spec)
     catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
     with tempfile.TemporaryDirectory(dir=train.folder, prefix=".scratch-") as scratch:
         sequences = read_sequences(
@@ -203,15 +207,22 @@ def _told(config: "Config") -> dict[str, Any]:
     return {"sequences": sequences, "spec": spec, "vocabularies": vocabularies}
 
 
-def vocabularies_of(folder: Path, inputs: "Inputs", spec: FeatureSpec) -> "dict[str, Vocabulary]":
-    """Fit the vocabularies once; both networks, and every later fit in *folder*, take the same."""
-    from features.catalogue import fit_feature_vocabularies
+def _vocabularies(config: "Config", inputs: "Inputs", spec: FeatureSpec) -> "dict[str, Vocabulary]":
+    """Fit the vocabularies once; both networks, and every later fit from the same, take them.
+
+    Raises:
+        UsageError: If they are there, and were fitted from something else.
+    """
+    from features.sequences import fit_vocabularies
     from features.vocabulary import load_vocabularies, save_vocabulary
 
+    train = _train(config)
+    folder = Path(train.folder)
     place = folder / _VOCABULARIES
-    if not place.exists():
+    if not _is_fitted(folder, _VOCABULARIES, _asked(config, _VOCABULARIES)):
+        fitted = fit_vocabularies(inputs, spec=spec, until=_known_until(train), zone=config.surface.timezone)
         with staged_folder(place) as staging:
-            for name, vocabulary in fit_feature_vocabularies(inputs, spec=spec).items():
+            for name, vocabulary in fitted.items():
                 save_vocabulary(vocabulary, staging / f"{name}.arrow")
     return load_vocabularies(place, spec.features)
 

@@ -1,15 +1,18 @@
 """``nightrec fit``: what the networks are told, and that a checkpoint is fitted once."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import UsageError
 from nightrec.config import read_config
-from nightrec.fit import spec_of
+from nightrec.fit import _told, spec_of
 from nightrec.main import execute
 
 TRAIN = """
@@ -112,3 +115,73 @@ def test_a_misspelt_option_of_a_network_is_named(training: Path, capsys: pytest.
     assert execute(["fit", "mind", "--config", str(training)]) == 2
 
     assert "[train.mind] no key 'epoks' is known here; did you mean 'epochs'?" in capsys.readouterr().err
+
+
+def test_the_unknown_are_not_in_the_vocabulary(training: Path) -> None:
+    """An item without an event through `until`, or with `refit` through the last validation day, is not known."""
+    events = pq.read_table(training.parent / "data" / "events.parquet")
+    text = training.read_text()
+    for refit, last in (("false", date(2026, 3, 5)), ("true", date(2026, 3, 10))):
+        folder = training.parent / refit
+        training.write_text(text.replace("validate_days", f'folder = "{refit}"\nrefit = {refit}\nvalidate_days'))
+        folder.mkdir()
+        past = [time.as_py().date() <= last for time in events["time"]]
+        happened = sorted(set(events["item_id"].filter(pa.array(past)).to_pylist()))
+        assert len(happened) < 30
+
+        told = _told(read_config(training))
+
+        assert told["vocabularies"]["item_id"].values.to_pylist() == happened
+
+
+def test_vocabularies_of_other_inputs_are_refused(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who moves the checkpoints away and forgets the vocabularies is told what they were fitted from."""
+    (training.parent / "models").mkdir()
+    _told(read_config(training))
+    events = training.parent / "data" / "events.parquet"
+    pq.write_table(pq.read_table(events).slice(1), events)
+    training.write_text(training.read_text().replace("until = 2026-03-05", "until = 2026-03-04"))
+
+    assert execute(["fit", "mind", "--config", str(training)]) == 2
+
+    said = "models/vocabularies: was fitted from other inputs and until; move it away"
+    assert said in capsys.readouterr().err
+
+
+def test_what_only_bst_is_told_makes_no_mind_stale(training: Path, command: Any) -> None:
+    """An edit of [train.bst], or of the retrieval, costs a new BST alone; its MIND of earlier days is kept."""
+    models = training.parent / "models"
+    assert command("fit", "mind", "--config", training).returncode == 0
+    assert command("fit", "bst", "--config", training).returncode == 0
+    kept = {name: (models / name / "weights.npz").stat().st_mtime_ns for name in ("mind", "retrieval")}
+    (models / "bst").rename(models / "bst-before")
+    text = training.read_text().replace("heads = 2", "heads = 1")
+    training.write_text(text.replace("[retrieve]", "[retrieve]\nexclude_days = 7"))
+
+    for name in ("mind", "bst"):
+        fitted = command("fit", name, "--config", training)
+        assert fitted.returncode == 0, fitted.stderr
+
+    assert {name: (models / name / "weights.npz").stat().st_mtime_ns for name in kept} == kept
+    assert (models / "bst" / "weights.npz").exists()
+
+
+def test_in_sample_takes_no_mind_of_another_config(training: Path, command: Any) -> None:
+    """BST learns from the candidates of the MIND that the config asks for, or says that there is another."""
+    assert command("fit", "mind", "--config", training).returncode == 0
+    text = training.read_text().replace("mlp = [8]", "mlp = [8], in_sample = true")
+    training.write_text(text.replace("interests = 2", "interests = 3"))
+
+    refused = command("fit", "bst", "--config", training)
+
+    assert refused.returncode == 2
+    assert "models/mind: was fitted from other [train]; move it away" in refused.stderr
+
+
+def test_options_that_cannot_be_are_code_2(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number that no fit can take is named before any data is read."""
+    training.write_text(training.read_text().replace("epochs = 1", "epochs = 0", 1))
+
+    assert execute(["fit", "mind", "--config", str(training)]) == 2
+
+    assert "train.epochs: expected 1 or more, found 0" in capsys.readouterr().err
