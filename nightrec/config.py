@@ -43,9 +43,22 @@ def _day(value: object) -> object:
         raise ValueError("a day as YYYY-MM-DD") from None
 
 
+RESERVED = frozenset(
+    {
+        *("user_id", "item_id", "item_ids", "id", "time", "times", "time_unit", "event", "weight", "title", "eligible"),
+        *("value", "signal", "gap", "last_gap", "history_length", "length", "item", "items", "user", "users", "events"),
+        *("vector", "vectors", "interest", "interests", "count", "weights", "cold", "cross", "candidates"),
+        *("rank", "source", "score", "retrieval_score", "times_had", "days_since", "popularity"),
+    }
+)  # columns of the inputs and of our tables, and the graphs' inputs and outputs
+RESERVED_PREFIXES = ("history_", "profile_", "candidate_", "feature_", "group_")
+
+
 def _feature(name: str) -> str:
-    if name in {"item_id", "user_id", "title", "eligible"}:
+    if name in RESERVED:
         raise ValueError("a feature's name that is none of the column names we use ourselves")
+    if name.startswith(RESERVED_PREFIXES):
+        raise ValueError(f"a feature's name that begins with none of {', '.join(RESERVED_PREFIXES)}")
     return name
 
 
@@ -157,6 +170,16 @@ class InputTables(Table):
     def _one_source(self) -> Self:
         if (self.interactions is None) == (self.histories is None):
             raise ValueError("one of the tables 'interactions' and 'histories', and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        for name in self.users.features if self.users else ():
+            if name in self.items.features:
+                raise ValueError(
+                    f"each feature's name once in [inputs.items.features] and [inputs.users.features], "
+                    f"found {name!r} in both"
+                )
         return self
 
 

@@ -3,11 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from artifacts.bundle import CROSS_FEATURES
+from artifacts import schemas
+from artifacts.bundle import CROSS_FEATURES, OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
 from artifacts.errors import UsageError
-from nightrec.config import Config, read_config, semantic
+from nightrec.config import (
+    RESERVED,
+    RESERVED_PREFIXES,
+    Config,
+    Exclusion,
+    Histories,
+    Interactions,
+    Items,
+    Users,
+    read_config,
+    semantic,
+)
 
 PLAIN = """
 [surface]
@@ -124,6 +137,19 @@ def test_a_config_does_not_change(tmp_path: Path) -> None:
             "[inputs] expected one of the tables 'interactions' and 'histories', and not both",
         ),
         ("category =", "title =", "[inputs.items.features] title: expected a feature's name"),
+        ("category =", "gap =", "[inputs.items.features] gap: expected a feature's name"),
+        ("category =", "time_unit =", "[inputs.items.features] time_unit: expected a feature's name"),
+        ("category =", "history_item_id =", "[inputs.items.features] history_item_id: expected a feature's name"),
+        (
+            "[bundles]",
+            "groups = { group_brand = 'b' }\n[bundles]",
+            "group_brand: expected a feature's name that begins",
+        ),
+        (
+            "[bundles]",
+            "[inputs.users]\npath = 'users.parquet'\nfeatures = { category = 'land' }\n[bundles]",
+            "once in [inputs.items.features] and [inputs.users.features], found 'category' in both",
+        ),
         ("category =", "Category =", "[inputs.items.features] Category: expected a name of lower-case letters"),
         ("[bundles]", "[[bundles]]", "bundles: expected a table, found a list"),
         ("[train]", "[train", "expected TOML; "),
@@ -142,6 +168,26 @@ def test_a_mistake_is_one_line_that_names_key_expected_and_found(tmp_path: Path,
     assert said in message
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
+
+
+def test_no_feature_is_called_as_a_column_of_ours() -> None:
+    """Every column of the inputs and of our tables, and every input and output of a graph, is reserved."""
+    spec = FeatureSpec(("item_id",), ("x",), history_length=1, gap_edges=(1,), cross_features=CROSS_FEATURES)
+    kind = pa.int64()
+    tables = [
+        schemas.vocabulary(kind),
+        schemas.catalogue(kind, ["item_id"], ["x"]),
+        schemas.histories(kind, ["item_id"], ["x"]),
+        *(schemas.seen(kind), schemas.popular(kind), schemas.index_items(kind)),
+        *(schemas.items(kind, 4), schemas.interests(kind, 4), schemas.scores(kind, kind)),
+    ]
+    names = {name for table in tables for name in table.names} | set(CROSS_FEATURES)
+    names |= {name for role in Role for name in (*input_names(role, spec), *OUTPUT_NAMES[role])}
+    names |= {name for role in Role for name in OPTIONAL_OUTPUTS[role]}
+    for table in (Interactions, Histories, Users, Items, Exclusion):
+        names |= set(table.model_fields) - {"path", "naive_zone", "features", "groups"}
+
+    assert {name for name in names if not name.startswith(RESERVED_PREFIXES)} - RESERVED == set()
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
