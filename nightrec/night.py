@@ -20,6 +20,12 @@ def _iso_day(text: str) -> str:
         raise typer.BadParameter(f"expected a day as YYYY-MM-DD, found {text!r}") from None
 
 
+def _reason(text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise typer.BadParameter("expected a reason, found a blank text; it is recorded")
+    return text
+
+
 ConfigPath = Annotated[Path, typer.Option("--config", help="The surface's config, a TOML file.", show_default=False)]
 DataDate = Annotated[
     str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=_iso_day)
@@ -36,9 +42,15 @@ RunKey = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes, instead of the config's night.workers.")
 ]
-Override = Annotated[str | None, typer.Option("--override", help="Publish in spite of a failed gate; say why.")]
-Supersede = Annotated[str | None, typer.Option("--supersede", help="Replace another release of the date; say why.")]
-SeenFuture = Annotated[str, typer.Option("--seen-future", help="Use a model trained on later days; say why.")]
+Override = Annotated[
+    str | None, typer.Option("--override", help="Publish in spite of a failed gate; say why.", callback=_reason)
+]
+Supersede = Annotated[
+    str | None, typer.Option("--supersede", help="Replace another release of the date; say why.", callback=_reason)
+]
+SeenFuture = Annotated[
+    str | None, typer.Option("--seen-future", help="Use a model trained on later days; say why.", callback=_reason)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -59,7 +71,7 @@ def run(
     device: DeviceName = None,
     override: Override = None,
     supersede: Supersede = None,
-    seen_future: SeenFuture = "",
+    seen_future: SeenFuture = None,
     json: Json = False,
 ) -> None:
     """Do the whole night on this machine: every step in order, none of them twice."""
@@ -70,7 +82,7 @@ def run(
         date,
         override=override,
         supersede=supersede,
-        seen_future=seen_future,
+        seen_future=seen_future or "",
         told=_told,
     )
     _report(night, json=json)
@@ -81,13 +93,13 @@ def prepare(
     config: ConfigPath,
     date: DataDate,
     device: DeviceName = None,
-    seen_future: SeenFuture = "",
+    seen_future: SeenFuture = None,
     json: Json = False,
 ) -> None:
     """Read the inputs: encode the catalogue, cut the histories, fix the execution profile."""
     from nightrec.run import Night, prepare_run
 
-    run_, done = prepare_run(configured(config, device=device), date, seen_future=seen_future)
+    run_, done = prepare_run(configured(config, device=device), date, seen_future=seen_future or "")
     _report(Night(run_, (done,)), json=json)
 
 
@@ -142,11 +154,10 @@ def score(
 
 def check(*, config: ConfigPath, date: DataDate, run: RunKey = None, json: Json = False) -> None:
     """Judge the night by its gates; exit code 3 if one of them refuses it."""
-    from artifacts.run import find_run
-    from nightrec.run import Night, check_run
+    from nightrec.run import Night, check_run, continued_run
 
     read = configured(config)
-    found = find_run(read.root, date, run)
+    found = continued_run(read, date, run)
     _report(Night(found, (check_run(read, found),)), json=json)
 
 
@@ -160,19 +171,17 @@ def publish(
     json: Json = False,
 ) -> None:
     """Publish a night that its gates have blessed."""
-    from artifacts.run import find_run
-    from nightrec.run import Night, publish_run
+    from nightrec.run import Night, continued_run, publish_run
 
     read = configured(config)
-    found = find_run(read.root, date, run)
+    found = continued_run(read, date, run)
     _report(Night(found, (publish_run(read, found, override=override, supersede=supersede),)), json=json)
 
 
 def _step(step: str, config: "Config", date: str, run_key: str | None, group: str | None, *, json: bool) -> None:
-    from artifacts.run import find_run
-    from nightrec.run import Night, do_step, shards_of
+    from nightrec.run import Night, continued_run, do_step, shards_of
 
-    run_ = find_run(config.root, date, run_key)
+    run_ = continued_run(config, date, run_key)
     _report(Night(run_, (do_step(step, config, run_, shards_of(step, run_, group)),)), json=json)
 
 

@@ -1,17 +1,18 @@
 """The one place that knows the order of the steps, and what is recorded of each."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from artifacts.errors import NotReadyError, RefusedError
+from artifacts.errors import NotReadyError, RefusedError, StaleRunError
 from artifacts.release import write_record
-from artifacts.run import Run, StepResult, parse_shards
+from artifacts.run import Run, StepResult, find_run, parse_shards
 from artifacts.store import exclusive, read_json
 from nightrec import steps
-from nightrec.config import Config
+from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say
 from nightrec.workers import groups_of, run_groups
 
@@ -115,6 +116,39 @@ def run_night(
     done.append(publish_run(config, run, override=override, supersede=supersede))
     told(done[-1])
     return Night(run, tuple(done))
+
+
+def continued_run(config: Config, date: str, run_key: str | None = None) -> Run:
+    """Find the run that a step goes on with, and see that it was prepared from the same *config*.
+
+    Which bundles a run takes is compared by the steps, which read them.
+
+    Raises:
+        StaleRunError: If there is none, or it was prepared from another config; the message names the first key.
+    """
+    run = find_run(config.root, date, run_key)
+    before = {key: value for key, value in run.semantic.items() if key != "seen_future"}  # said to prepare alone
+    now = json.loads(json.dumps(semantic(config)))  # as it was read back: lists, not tuples
+    for key, was, says in _differences(before, now):
+        raise StaleRunError(
+            f"run {run.run_key} of {date} was prepared from another config: {key} was {_shown(was)}, "
+            f"the config says {_shown(says)}; run `nightrec prepare` with it first"
+        )
+    return run
+
+
+def _differences(was: Mapping[str, Any], says: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the keys whose values differ, with both of them; None where a key is not there."""
+    for key in dict.fromkeys([*says, *was]):
+        one, other = was.get(key), says.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{at}{key}.")
+        elif one != other:
+            yield f"{at}{key}", one, other
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def shards_of(step: str, run: Run, group: str | None) -> Sequence[int]:

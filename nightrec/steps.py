@@ -180,15 +180,20 @@ def check(config: Config, run: Run) -> str:
 
     Raises:
         RefusedError: If a gate fails.
+        StaleRunError: If the run was prepared for other bundles.
     """
+    from batch.shards import require_bundle
     from release.check import check as judge
     from release.gates import configured_gates
 
+    bundles = bundles_of(config)
+    for bundle in bundles:
+        require_bundle(run, bundle)
     report = judge(
         run,
         config.root,
         gates=configured_gates(config.gates),
-        trained_through={str(bundle.role): bundle.trained_through for bundle in bundles_of(config)},
+        trained_through={str(bundle.role): bundle.trained_through for bundle in bundles},
         memory=config.night.memory,
         threads=config.night.threads,
     )

@@ -100,8 +100,8 @@ def _graphs(folder: Path, table: np.ndarray) -> None:
         onnx.save(model, str(BundleLayout(folder / name).graph))
 
 
-def write_bundles(folder: Path, *, trained_through: str = "2026-03-01") -> None:
-    random = np.random.default_rng(5)
+def write_bundles(folder: Path, *, trained_through: str = "2026-03-01", seed: int = 5) -> None:
+    random = np.random.default_rng(seed)
     table = random.normal(size=(ITEMS + 2, WIDTH)).astype(np.float32)
     table[0] = 0
     _graphs(folder, table)
@@ -181,6 +181,12 @@ def command() -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def write_others() -> Callable[..., None]:
+    """Write bundles into a folder, of weights that follow from a seed."""
+    return write_bundles
 
 
 @pytest.fixture

@@ -52,6 +52,11 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["run", "--config", "x.toml", "--date", DATE, "--workers", "0"], "--workers"),
         (["run", "--config", "x.toml", "--date", DATE, "--wrkers", "2"], "--wrkers"),
         (["run", "--config", "x.toml", "--date", DATE], "x.toml: the config cannot be read"),
+        (["run", "--config", "x.toml", "--date", DATE, "--override", " "], "'--override': expected a reason"),
+        (["run", "--config", "x.toml", "--date", DATE, "--supersede", ""], "'--supersede': expected a reason"),
+        (["run", "--config", "x.toml", "--date", DATE, "--seen-future", "\t"], "'--seen-future': expected a reason"),
+        (["prepare", "--config", "x.toml", "--date", DATE, "--seen-future", ""], "'--seen-future': expected a reason"),
+        (["publish", "--config", "x.toml", "--date", DATE, "--override", ""], "'--override': expected a reason"),
         (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
         (["export", "--out", "x"], "give one of --checkpoint and --factory"),
         (["recommend", "--config", "x.toml"], "Missing argument"),
@@ -235,6 +240,79 @@ def test_a_missing_gate_is_found_before_the_night(surface: Path, capsys: pytest.
     assert code == 2
     assert "churn" in err
     assert not (surface.parent / "store" / "runs").exists()
+
+
+@pytest.mark.parametrize("bound", ["inf", "nan"])
+def test_a_gate_without_a_bound_is_found_before_the_night(
+    surface: Path, capsys: pytest.CaptureFixture[str], bound: str
+) -> None:
+    """A bound that every night keeps, or none, is no bound."""
+    surface.write_text(surface.read_text() + f"\n[gates]\nchurn = {bound}\n")
+
+    code, err = fails(run(surface), capsys)
+
+    assert code == 2
+    assert f"gates.churn.bound: expected a finite number, found {bound}" in err
+    assert not (surface.parent / "store" / "runs").exists()
+
+
+STEPS = ("items", "index", "interests", "score", "check", "publish")
+
+
+def test_no_step_goes_on_with_a_run_of_another_config(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key of a run names what it holds: a config edited after `prepare` is refused by every step."""
+    assert execute(run(surface)) == 0
+    plain = surface.read_text()
+    edits = {
+        "score.top_n was 5, the config says 3;": plain.replace("top_n = 5", "top_n = 3"),
+        "shards was 2, the config says 4;": plain.replace("shards = 2", "shards = 4"),
+        'inputs.items.title was "title", the config says not set;': plain.replace('title = "title"', ""),
+        'retrieve.exclude_seen was "all", the config says "none";': plain.replace(
+            "[retrieve]", '[retrieve]\nexclude_seen = "none"'
+        ),
+    }
+    for said, text in edits.items():
+        assert text != plain
+        surface.write_text(text)
+        for step in STEPS if "top_n" in said else ("check",):
+            code, err = fails([step, "--config", str(surface), "--date", DATE], capsys)
+
+            assert code == 1, (step, err)
+            assert f"{said} run `nightrec prepare` with it first" in err
+
+    surface.write_text(plain.replace("top_n = 5", "top_n = 3"))
+    assert execute(["prepare", *run(surface)[1:]]) == 0
+    assert execute(["items", *run(surface)[1:]]) == 0
+
+
+def test_a_run_with_a_reason_and_rules_is_continued(
+    surface: Path, write_others: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What only `prepare` is told, and lists in the config, make no difference; nor do the gates and the machine."""
+    write_others(surface.parent / "later", trained_through="2026-03-12")
+    text = surface.read_text().replace("bundles/", "later/")
+    text = text.replace('title = "title"', 'title = "title"\ngroups = { name = "title" }')
+    surface.write_text(text.replace("[score]", '[score]\nrules = [{ group = "name", at_most = 1 }]'))
+    assert execute(["prepare", *run(surface)[1:], "--seen-future", "a test"]) == 0
+    surface.write_text(surface.read_text().replace("threads = 1", "threads = 2", 1) + "\n[gates]\nchurn = 0.5\n")
+
+    code, err = fails(["items", *run(surface)[1:]], capsys)
+
+    assert code == 0, err
+
+
+def test_check_judges_no_run_of_other_bundles(
+    surface: Path, write_others: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model whose age is judged is the one that made the night."""
+    assert execute(run(surface)) == 0
+    write_others(surface.parent / "later", seed=6)
+    surface.write_text(surface.read_text().replace("bundles/", "later/"))
+
+    code, err = fails(["check", *run(surface)[1:]], capsys)
+
+    assert code == 1
+    assert "run `nightrec prepare` with it first" in err
 
 
 def test_a_wrong_input_is_code_4_and_names_file_and_column(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
