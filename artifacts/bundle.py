@@ -9,9 +9,10 @@ from typing import Any, Self
 from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import read_json
+from artifacts.store import read_sealed, write_sealed
 
 FORMAT = 1
+MOST_INTERESTS = 256  # of a user: the number of an interest is published as uint8
 CROSS_FEATURES = ("retrieval_score", "times_had", "days_since", "popularity")
 
 
@@ -73,6 +74,14 @@ def input_names(role: Role, spec: FeatureSpec) -> tuple[str, ...]:
         return history + profile
     candidate = tuple(f"candidate_{name}" for name in spec.item_features)
     return (*history, "gap", *profile, *candidate, *(("cross",) if spec.cross_features else ()))
+
+
+def feature_of(role: Role, name: str) -> str | None:
+    """Name the feature whose vocabulary rows an input of :func:`input_names` holds; None for ``gap`` and ``cross``."""
+    if role is Role.ITEM:
+        return name
+    prefix, _, feature = name.partition("_")  # once: a feature may itself be called profile_kind
+    return feature if prefix in {"history", "profile", "candidate"} else None
 
 
 OUTPUT_NAMES = {Role.ITEM: ("vector",), Role.USER: ("interests", "count"), Role.RANKER: ("score",)}
@@ -142,10 +151,10 @@ class Bundle:
         return BundleLayout(self.folder)
 
     def document(self) -> dict[str, Any]:
-        """What goes into ``bundle.json``."""
+        """What goes into ``bundle.json``, beside its format and its own digest."""
         document = asdict(self)
         del document["folder"]
-        return {**document, "format": FORMAT, "role": str(self.role), "spec": self.spec.document()}
+        return {**document, "role": str(self.role), "spec": self.spec.document()}
 
     def digest_of(self, feature: str) -> str:
         """The sha256 of a feature's vocabulary."""
@@ -173,17 +182,22 @@ def bundle_id_of(files: dict[str, FileRecord], spec: FeatureSpec) -> str:
     return document_digest({"files": digests, "spec": spec.document()})
 
 
+def write_bundle(bundle: Bundle) -> None:
+    """Write the contract into the bundle's folder, sealed with its own digest."""
+    write_sealed(bundle.layout.contract, bundle.document(), version=FORMAT)
+
+
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle: every byte is checked before anything is loaded.
 
     Raises:
         UsageError: If *folder* holds no bundle.
-        CorruptError: If the contract is unreadable, or a file is missing, unlisted or changed.
+        CorruptError: If the contract is unreadable or changed, or a file is missing, unlisted or changed.
     """
     layout = BundleLayout(folder)
     if not layout.contract.exists():
         raise UsageError(f"{folder}: expected a bundle, found no {layout.contract.name}; make one by `nightrec export`")
-    document = read_json(layout.contract)
+    document = read_sealed(layout.contract, version=FORMAT, remedy="export it anew")
     bundle = _parse(folder, document)
     _verify(bundle)
     return bundle
@@ -191,8 +205,6 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _parse(folder: Path, document: dict[str, Any]) -> Bundle:
     path = BundleLayout(folder).contract
-    if document.pop("format", None) != FORMAT:
-        raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
     try:
         document["role"] = Role(document["role"])
         document["spec"] = FeatureSpec.from_document(document["spec"])
@@ -225,7 +237,8 @@ def require_one_model(bundles: Sequence[Bundle]) -> None:
     """Refuse to mix what does not belong together.
 
     The item and the user bundle must share model, width and metric; every bundle must share the vocabularies of the
-    features that it has in common with another, the gap edges and the order of its item features.
+    features that it has in common with another, and the order of its item features. Gap edges are not compared: only
+    the ranker is fed gap buckets, so the tables are made with the ranker's edges.
 
     Raises:
         UsageError: If two bundles differ; the message names both and what differs.

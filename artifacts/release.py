@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from artifacts.bundle import FileRecord
-from artifacts.digest import canonical_json, document_digest, file_digest
+from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import read_json, write_json
+from artifacts.store import read_sealed, write_json, write_sealed
 from artifacts.tables import Sidecar
 
 FORMAT = 1
@@ -76,7 +76,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest to *path*, sealed with its own digest."""
-        _write_sealed(path, asdict(self))
+        write_sealed(path, asdict(self), version=FORMAT)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -85,7 +85,7 @@ class Manifest:
         Raises:
             CorruptError: If it is missing, changed in any byte, or of another format.
         """
-        document = _read_sealed(path)
+        document = read_sealed(path, version=FORMAT)
         try:
             files = {_inner(name): ContentFile(**file) for name, file in document.pop("files").items()}
             return cls(**document, files=files)
@@ -157,7 +157,8 @@ def write_record(
     for path, document in documents.items():
         write_json(path, document)
         listed[path.name] = FileRecord(path.stat().st_size, file_digest(path))
-    _write_sealed(record.contents, {"files": {name: asdict(file) for name, file in listed.items()}})
+    files = {name: asdict(file) for name, file in listed.items()}
+    write_sealed(record.contents, {"files": files}, version=FORMAT)
 
 
 def read_record(record: RecordLayout) -> dict[str, FileRecord]:
@@ -166,7 +167,7 @@ def read_record(record: RecordLayout) -> dict[str, FileRecord]:
     Raises:
         CorruptError: If the list is missing, changed in any byte, or of another format.
     """
-    document = _read_sealed(record.contents)
+    document = read_sealed(record.contents, version=FORMAT)
     try:
         return {_inner(name): FileRecord(**file) for name, file in document["files"].items()}
     except (TypeError, AttributeError, KeyError, ValueError) as error:
@@ -220,24 +221,3 @@ def _inner(name: str) -> str:
     if not parts or name.startswith("/") or ".." in parts or "\\" in name:
         raise ValueError(f"{name!r} is not the path of a file inside")
     return name
-
-
-def _write_sealed(path: Path, document: dict[str, Any]) -> None:
-    sealed = {"format": FORMAT, **document}
-    write_json(path, {**sealed, "digest": document_digest(sealed)})
-
-
-def _read_sealed(path: Path) -> dict[str, Any]:
-    """Read a document that carries its own digest, so that no byte of it can change unnoticed."""
-    document = read_json(path)
-    try:
-        canonical = canonical_json(document) == path.read_bytes()
-    except ValueError:  # NaN, which JSON has no word for, or half of a surrogate pair
-        canonical = False
-    digest = document.pop("digest", None)
-    if document.get("format") != FORMAT:
-        raise CorruptError(f"{path}: expected format {FORMAT}, found {document.get('format')}")
-    if not canonical or digest != document_digest(document):
-        raise CorruptError(f"{path}: its bytes are not those that were written (its own digest differs)")
-    del document["format"]
-    return document

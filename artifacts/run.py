@@ -9,7 +9,7 @@ import pyarrow as pa
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, StaleRunError, UsageError
 from artifacts.layout import RootLayout, RunLayout
-from artifacts.store import read_json
+from artifacts.store import read_json, read_sealed, write_sealed
 
 FORMAT = 1
 
@@ -88,10 +88,14 @@ class Run:
         return {"data_date": self.date, "run_key": self.run_key, "inputs": self.inputs, **models}
 
     def document(self) -> dict[str, Any]:
-        """What goes into ``run.json``."""
+        """What goes into ``run.json``, beside its format and its own digest."""
         document = asdict(self)
         del document["folder"]
-        return {"format": FORMAT, **document}
+        return document
+
+    def write(self, folder: Path | None = None) -> None:
+        """Write ``run.json``, sealed with its own digest, into the run's folder, or into a staging *folder*."""
+        write_sealed(RunLayout(folder or self.folder).run, self.document(), version=FORMAT)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -99,18 +103,19 @@ class Run:
 
         Raises:
             StaleRunError: If ``prepare`` has not finished it.
-            CorruptError: If its ``run.json`` is not one of ours.
+            CorruptError: If its ``run.json`` is not one of ours, is changed in any byte, or has another run's key.
         """
         path = RunLayout(folder).run
         if not path.exists():
             raise StaleRunError(f"{folder}: not a prepared run (no {path.name}); run `nightrec prepare` first")
-        document = read_json(path)
-        if document.pop("format", None) != FORMAT:
-            raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
+        document = read_sealed(path, version=FORMAT, remedy="run `nightrec prepare` again")
         try:
-            return cls(folder=folder, **document)
+            run = cls(folder=folder, **document)
         except TypeError as error:
             raise CorruptError(f"{path}: expected a run's fields ({error})") from error
+        if (key := run_key_of(run.inputs, run.bundles, run.semantic, run.profile)) != run.run_key:
+            raise CorruptError(f"{path}: run_key is {run.run_key}, but its fields give {key}; prepare the date again")
+        return run
 
 
 def run_key_of(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from artifacts.digest import canonical_json
+from artifacts.digest import canonical_json, document_digest
 from artifacts.errors import ConflictError, CorruptError
 
 STAGING_PREFIX = ".staging-"
@@ -146,6 +146,38 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CorruptError(f"{path}: expected JSON, found something else ({error})") from error
     if not isinstance(document, dict):
         raise CorruptError(f"{path}: expected a JSON object, found a {type(document).__name__}")
+    return document
+
+
+def write_sealed(path: Path, document: dict[str, Any], *, version: int) -> None:
+    """Write *document* with its format *version* and its own digest, so that no byte of it can change unnoticed."""
+    sealed = {"format": version, **document}
+    write_json(path, {**sealed, "digest": document_digest(sealed)})
+
+
+def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]:
+    """Read what :func:`write_sealed` wrote, without format and digest.
+
+    Args:
+        path: Where it lies.
+        version: The format that it must have.
+        remedy: What to do if it was changed; ends the message.
+
+    Raises:
+        CorruptError: If it is missing, changed in any byte, or of another format.
+    """
+    document = read_json(path)
+    try:
+        canonical = canonical_json(document) == path.read_bytes()
+    except ValueError:  # NaN, which JSON has no word for, or half of a surrogate pair
+        canonical = False
+    digest = document.pop("digest", None)
+    if document.get("format") != version:
+        raise CorruptError(f"{path}: expected format {version}, found {document.get('format')}")
+    if not canonical or digest != document_digest(document):
+        ending = f"; {remedy}" if remedy else ""
+        raise CorruptError(f"{path}: its bytes are not those that were written (its own digest differs){ending}")
+    del document["format"]
     return document
 
 

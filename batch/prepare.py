@@ -4,8 +4,8 @@ import datetime
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def _make(
             profile=profile,
             counts={"hidden_files": types.hidden_files, **counts},
         )
-        write_json(RunLayout(folder).run, run.document())
+        run.write(folder)
         return _settle(folder, run)
 
 
@@ -355,12 +355,13 @@ def _staging(parent: Path) -> Iterator[Path]:
 def _settle(folder: Path, run: Run) -> Run:
     """Give a finished *folder* its final name; a run of the same content that is there already stays."""
     if run.folder.exists():
-        found = replace(Run.read(run.folder), folder=run.folder) if run.layout.run.exists() else None
-        if found and _is_whole(found):
-            return found
+        with suppress(StaleRunError, CorruptError):  # no run.json, or a damaged one: it is written again
+            found = Run.read(run.folder)
+            if _is_whole(found):
+                return found
         shutil.rmtree(run.layout.prepare, ignore_errors=True)  # damaged; what was computed from it is still true
         RunLayout(folder).prepare.rename(run.layout.prepare)
-        write_json(run.layout.run, run.document())
+        run.write()
     else:
         for inner in sorted(folder.rglob("*")):
             flush(inner)

@@ -21,12 +21,13 @@ from artifacts.bundle import (
     read_bundle,
     record_files,
     require_one_model,
+    write_bundle,
 )
 from artifacts.canary import write_canary
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import STAGING_PREFIX, exclusive, flush, write_json
+from artifacts.store import STAGING_PREFIX, exclusive, flush
 from export.graph import OPSET, Signature, to_onnx
 from export.parity import canary_rows, check_parity, open_graph
 from export.source import Source
@@ -189,7 +190,7 @@ def _write_contract(
             "model": source.about,
         },
     )
-    write_json(bundle.layout.contract, bundle.document())
+    write_bundle(bundle)
     return bundle
 
 

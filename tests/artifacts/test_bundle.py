@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,14 +17,16 @@ from artifacts.bundle import (
     Role,
     Tensor,
     bundle_id_of,
+    feature_of,
     input_names,
     read_bundle,
     record_files,
     require_one_model,
+    write_bundle,
 )
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import write_json
+from artifacts.store import write_sealed
 
 SPEC = FeatureSpec(("item_id", "brand"), ("country",), 5, (60, 3600), ("retrieval_score",))
 
@@ -53,7 +56,7 @@ def make_bundle(folder: Path, *, role: Role = Role.USER, model: str = "a", spec:
         files=files,
         about={"opset": 20},
     )
-    write_json(layout.contract, bundle.document())
+    write_bundle(bundle)
     return bundle
 
 
@@ -71,17 +74,37 @@ def test_what_was_written_is_read(bundle: Bundle) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_one_flipped_byte_of_any_file_is_found(bundle: Bundle, data: st.DataObject) -> None:
-    """A changed byte of graph, weights, canary or vocabulary is named before anything is loaded."""
-    name = data.draw(st.sampled_from(sorted(bundle.files)))
+    """A changed byte of contract, graph, weights, canary or vocabulary is named before anything is loaded."""
+    name = data.draw(st.sampled_from(["bundle.json", *sorted(bundle.files)]))
     path = bundle.folder / name
     whole = path.read_bytes()
     place, change = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
     path.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
     try:
-        with pytest.raises(CorruptError, match=f"{name}: expected sha256"):
+        with pytest.raises(CorruptError, match=f"{name}: " + ("" if name == "bundle.json" else "expected sha256")):
             read_bundle(bundle.folder)
     finally:
         path.write_bytes(whole)
+
+
+def test_every_changed_byte_of_the_contract_is_found(bundle: Bundle) -> None:
+    """Rule 13 holds for bundle.json itself: each of its bytes is sealed, those that no digest of files covers too."""
+    path = bundle.layout.contract
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CorruptError, match=r"bundle\.json: "):
+            read_bundle(bundle.folder)
+    path.write_bytes(whole.replace(b"2026-01-01", b"2025-01-01"))
+    with pytest.raises(CorruptError, match=r"its own digest differs\); export it anew"):
+        read_bundle(bundle.folder)
+
+
+def reseal(bundle: Bundle, document: dict[str, Any]) -> None:
+    """Write a contract that was changed on purpose, so that only its content is wrong."""
+    del document["digest"]
+    version = document.pop("format", 0)
+    write_sealed(bundle.layout.contract, document, version=version)
 
 
 def truncate(bundle: Bundle) -> str:
@@ -110,14 +133,14 @@ def swap_with_its_record(bundle: Bundle) -> str:
     bundle.layout.external_data.write_bytes(b"v" * 100)
     document = json.loads(bundle.layout.contract.read_text())
     document["files"]["model.onnx.data"]["sha256"] = record_files(bundle.folder)["model.onnx.data"].sha256
-    bundle.layout.contract.write_text(json.dumps(document))
+    reseal(bundle, document)
     return r"bundle\.json: bundle_id is"
 
 
 def change_the_spec(bundle: Bundle) -> str:
     document = json.loads(bundle.layout.contract.read_text())
     document["spec"]["gap_edges"] = [60, 3601]
-    bundle.layout.contract.write_text(json.dumps(document))
+    reseal(bundle, document)
     return r"bundle\.json: bundle_id is"
 
 
@@ -156,7 +179,7 @@ def test_foreign_contract_is_corrupt(bundle: Bundle, change: str) -> None:
     """A contract of another format, or with fields missing, strange or too many, is an error that names it."""
     document = json.loads(bundle.layout.contract.read_text())
     FOREIGN[change](document)
-    bundle.layout.contract.write_text(json.dumps(document))
+    reseal(bundle, document)
     with pytest.raises(CorruptError, match=r"bundle\.json"):
         read_bundle(bundle.folder)
 
@@ -208,3 +231,13 @@ def test_inputs_are_named_in_the_order_of_forward() -> None:
     assert input_names(Role.RANKER, SPEC) == (*ranker, "cross")
     assert input_names(Role.RANKER, replace(SPEC, cross_features=())) == ranker
     assert FeatureSpec.from_document(json.loads(json.dumps(SPEC.document()))) == SPEC
+
+
+def test_an_input_is_stripped_of_one_prefix_only() -> None:
+    """The feature of an input is found again whatever it is called: profile_kind, history_id, gap."""
+    spec = FeatureSpec(("item_id", "candidate_of", "cross"), ("profile_kind", "history_id", "gap"), 5)
+    items, profiles = spec.item_features, spec.profile_features
+    assert [feature_of(Role.ITEM, name) for name in input_names(Role.ITEM, spec)] == [*items]
+    assert [feature_of(Role.USER, name) for name in input_names(Role.USER, spec)] == [*items, *profiles]
+    found = [feature_of(Role.RANKER, name) for name in input_names(Role.RANKER, replace(spec, cross_features=("x",)))]
+    assert found == [*items, None, *profiles, *items, None]

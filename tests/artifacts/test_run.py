@@ -12,11 +12,14 @@ from artifacts import errors
 from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
 from artifacts.run import Run, find_run, parse_shards, run_key_of
-from artifacts.store import write_json
+from artifacts.store import write_json, write_sealed
 
+BUNDLES = {"item": {"model_id": "m", "bundle_id": "b"}}
+SEMANTIC = {"top_n": 50}
+PROFILE = {"device": "cpu"}
 RUN = Run(
     folder=Path("runs"),
-    run_key="0123456789abcdef",
+    run_key=run_key_of("d" * 64, BUNDLES, SEMANTIC, PROFILE),
     date="2026-01-02",
     now=1767398400,
     inputs="d" * 64,
@@ -24,17 +27,18 @@ RUN = Run(
     item_id="uint64",
     shards=3,
     item_shards=2,
-    bundles={"item": {"model_id": "m", "bundle_id": "b"}},
-    semantic={"top_n": 50},
-    profile={"device": "cpu"},
+    bundles=BUNDLES,
+    semantic=SEMANTIC,
+    profile=PROFILE,
     counts={"users": 7},
 )
 
 
 def prepared(root: Path) -> Run:
     folder = RootLayout(root).run(RUN.date, RUN.run_key).folder
-    write_json(RunLayout(folder).run, RUN.document())
-    return replace(RUN, folder=folder)
+    run = replace(RUN, folder=folder)
+    run.write()
+    return run
 
 
 def test_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -64,6 +68,30 @@ def test_foreign_run_is_corrupt(tmp_path: Path, text: str) -> None:
     run = prepared(tmp_path)
     run.layout.run.write_text(text)
     with pytest.raises(CorruptError, match=r"run\.json"):
+        Run.read(run.folder)
+
+
+def test_every_changed_byte_of_a_run_is_found(tmp_path: Path) -> None:
+    """Rule 13 holds for run.json: each of its bytes is sealed, such as those of the counts, which no key covers."""
+    run = prepared(tmp_path)
+    whole = run.layout.run.read_bytes()
+    for place in range(len(whole)):
+        run.layout.run.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CorruptError, match=r"run\.json: "):
+            Run.read(run.folder)
+    run.layout.run.write_bytes(whole.replace(b'"users": 7', b'"users": 8'))
+    with pytest.raises(CorruptError, match=r"its own digest differs\); run `nightrec prepare` again"):
+        Run.read(run.folder)
+
+
+def test_run_of_another_key_is_corrupt(tmp_path: Path) -> None:
+    """A well-formed run.json whose key is not that of its fields is refused, and both keys are named."""
+    run = prepared(tmp_path)
+    replace(run, semantic={"top_n": 51}).write()
+    with pytest.raises(CorruptError, match=rf"run_key is {run.run_key}, but its fields give \w+"):
+        Run.read(run.folder)
+    write_sealed(run.layout.run, {"run_key": run.run_key}, version=1)
+    with pytest.raises(CorruptError, match=r"run\.json: expected a run's fields"):
         Run.read(run.folder)
 
 

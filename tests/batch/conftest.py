@@ -14,11 +14,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from artifacts import schemas
-from artifacts.bundle import Bundle, FeatureSpec, Role, Tensor, bundle_id_of, record_files
+from artifacts.bundle import Bundle, FeatureSpec, Role, Tensor, bundle_id_of, record_files, write_bundle
 from artifacts.canary import write_canary
 from artifacts.layout import BundleLayout, sidecar_of
 from artifacts.run import Run, run_key_of
-from artifacts.store import write_json
 from artifacts.tables import writing_table
 from batch.profile import resolve_profile
 
@@ -195,7 +194,7 @@ def finish_bundle(folder: Path, role: Role, *, model_id: str = "model", trained_
         trained_through=trained_through,
         files=files,
     )
-    write_json(bundle.layout.contract, bundle.document())
+    write_bundle(bundle)
     return bundle
 
 
@@ -348,7 +347,7 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
             path = run.layout.histories(shard, shards)
             with writing_table(path, rows.schema, metadata={}, inputs="") as writer:
                 writer.write(rows)
-        write_json(run.layout.run, run.document())
+        run.write()
         return run
 
     return make

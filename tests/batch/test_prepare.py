@@ -285,6 +285,16 @@ def test_requests_that_cannot_be_are_mistakes_of_usage(tmp_path, ask):
         prepare(tmp_path / "root", ask(shards=0))
 
 
+def test_a_damaged_run_json_is_written_again(tmp_path, ask):
+    """A changed byte in run.json ends no later `prepare`: the run is made anew, with the bytes it had."""
+    run, _ = prepare(tmp_path / "root", ask())
+    whole = _bytes_under(run.folder)
+    run.layout.run.write_bytes(run.layout.run.read_bytes().replace(b'"counts"', b'"caunts"'))
+    again, result = prepare(tmp_path / "root", ask())
+    assert (again.run_key, result.skipped) == (run.run_key, 0)
+    assert _bytes_under(run.folder) == whole
+
+
 @pytest.mark.parametrize("damage", ["missing", "shorter"])
 def test_a_damaged_table_is_prepared_again(tmp_path, ask, damage):
     """A run whose table is gone or cut short is no answer; its other files stay."""

@@ -1,6 +1,5 @@
 """Bundles on disk: whole, alike in every process, and refused once a byte of them changes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from artifacts.bundle import Bundle, FileRecord, Role, read_bundle, require_one_
 from artifacts.canary import read_canary
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
+from artifacts.store import read_sealed, write_sealed
 from export.parity import CANARY_ROWS
 from export.write import export, model_id_of
 
@@ -255,11 +255,11 @@ def test_contract_is_held_to_the_files(external: list[Bundle], tmp_path: Path) -
     """A contract rewritten to fit swapped files no longer fits its own bundle id."""
     copy = copy_of(external[0], tmp_path)
     contract = BundleLayout(copy).contract
-    document = json.loads(contract.read_bytes())
+    document = read_sealed(contract, version=1)
     other = external[1].files["model.onnx.data"]
     (copy / "model.onnx.data").write_bytes(external[1].layout.external_data.read_bytes())
     document["files"]["model.onnx.data"] = {"size": other.size, "sha256": other.sha256}
-    contract.write_text(json.dumps(document))
+    write_sealed(contract, document, version=1)
     with pytest.raises(CorruptError, match="bundle_id is"):
         read_bundle(copy)
 

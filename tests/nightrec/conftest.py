@@ -16,10 +16,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from artifacts import schemas
-from artifacts.bundle import Bundle, FeatureSpec, Role, Tensor, bundle_id_of, record_files
+from artifacts.bundle import Bundle, FeatureSpec, Role, Tensor, bundle_id_of, record_files, write_bundle
 from artifacts.canary import write_canary
 from artifacts.layout import BundleLayout, sidecar_of
-from artifacts.store import write_json
 from artifacts.tables import writing_table
 
 WIDTH, LENGTH, ITEMS, USERS = 4, 5, 30, 40
@@ -144,7 +143,7 @@ def write_bundles(folder: Path, *, trained_through: str = "2026-03-01", seed: in
             trained_through=trained_through,
             files=files,
         )
-        write_json(layout.contract, bundle.document())
+        write_bundle(bundle)
 
 
 def write_data(folder: Path, *, last: str = DATE) -> None:
