@@ -77,12 +77,13 @@ def verify_file(path: Path) -> Sidecar:
         CorruptError: If it is missing, or its bytes are others.
     """
     sidecar = read_sidecar(path)
+    again = "remove it and run its step again"
     if not path.is_file():
-        raise CorruptError(f"{path}: expected {sidecar.size} bytes, but the file is missing")
+        raise CorruptError(f"{path}: expected {sidecar.size} bytes, but the file is missing; run its step again")
     if (size := path.stat().st_size) != sidecar.size:
-        raise CorruptError(f"{path}: expected {sidecar.size} bytes, found {size}")
+        raise CorruptError(f"{path}: expected {sidecar.size} bytes, found {size}; {again}")
     if (found := file_digest(path)) != sidecar.sha256:
-        raise CorruptError(f"{path}: expected sha256 {sidecar.sha256}, found {found}; its bytes were changed")
+        raise CorruptError(f"{path}: expected sha256 {sidecar.sha256}, found {found}: its bytes were changed; {again}")
     return sidecar
 
 

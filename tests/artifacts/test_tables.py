@@ -230,7 +230,7 @@ def test_one_flipped_byte_anywhere_is_found(finished: Path, place: float, change
     data[int(place * len(data))] ^= change
     finished.write_bytes(data)
     try:
-        with pytest.raises(CorruptError, match=r"a\.arrow: expected sha256"):
+        with pytest.raises(CorruptError, match=r"a\.arrow: expected sha256 .*; remove it and run its step again"):
             read_table(finished)
     finally:
         finished.write_bytes(whole)
@@ -241,10 +241,12 @@ def test_truncated_longer_and_missing_files_are_told_apart(finished: Path) -> No
     data = finished.read_bytes()
     for wrong in (data[:-1], data + b"\0", b""):
         finished.write_bytes(wrong)
-        with pytest.raises(CorruptError, match=f"expected {len(data)} bytes, found {len(wrong)}"):
+        with pytest.raises(
+            CorruptError, match=f"expected {len(data)} bytes, found {len(wrong)}; remove it and run its step again"
+        ):
             read_table(finished)
     finished.unlink()
-    with pytest.raises(CorruptError, match="missing"):
+    with pytest.raises(CorruptError, match="missing; run its step again"):
         read_table(finished)
 
 
