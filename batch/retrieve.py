@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from artifacts.bundle import MOST_INTERESTS
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, reading_table, verify_file
@@ -250,11 +251,13 @@ def require_searchable(device: str, *, k: int) -> None:
 
 
 def require_packable(items: int, interests: int) -> None:
-    """Refuse more items than fit beside the number of an interest in the 64 bits that are sorted.
+    """Refuse more interests than are published, or items than fit beside an interest in the 64 bits that are sorted.
 
     Raises:
         UsageError: If they do not fit.
     """
+    if interests > MOST_INTERESTS:
+        raise UsageError(f"{interests} interests a user: expected at most {MOST_INTERESTS}; train a model with fewer")
     if items >= (most := 1 << (32 - _bits_of(interests))):
         raise UsageError(f"{items} items with {interests} interests a user: expected fewer than {most} items")
 

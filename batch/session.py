@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from artifacts.bundle import OUTPUT_NAMES, Bundle, Role, input_names
+from artifacts.bundle import OUTPUT_NAMES, Bundle, feature_of, input_names
 from artifacts.canary import read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
@@ -104,12 +104,10 @@ def _limits(bundle: Bundle) -> dict[str, int]:
     """How many values each integer input may take: its vocabulary's rows, or the gap buckets."""
     spec, limits = bundle.spec, {}
     for name in input_names(bundle.role, spec):
-        feature = name.removeprefix("history_").removeprefix("candidate_").removeprefix("profile_")
-        feature = name if bundle.role is Role.ITEM else feature
-        if name == "gap":
-            limits[name] = len(spec.gap_edges) + 2
-        elif name != "cross":
+        if feature := feature_of(bundle.role, name):
             limits[name] = _rows_of(bundle.layout.vocabulary(feature)) + 2
+        elif name == "gap":
+            limits[name] = len(spec.gap_edges) + 2
     return limits
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.bundle import Role
-from export.source import Arrays, Source, feature_of, input_shape
+from artifacts.bundle import Role, feature_of
+from export.source import Arrays, Source, input_shape
 
 PADDING, UNKNOWN = 0, 1  # rows of every vocabulary
 
@@ -44,7 +44,7 @@ def draw_rows(
     inputs: Arrays = {}
     for name in source.inputs:
         shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in input_shape(source, name))
-        if name == "cross" and feature_of(source, name) is None:
+        if name == "cross" and feature_of(source.role, name) is None:
             values = 3 * random.standard_normal(shape, dtype=np.float32)
             values[kind == ALL_PADDING] = 0
             inputs[name] = values
@@ -67,7 +67,7 @@ def _behaviours(kind: NDArray[np.str_], length: int, random: np.random.Generator
 def _vocabulary_rows(
     source: Source, name: str, kind: NDArray[np.str_], shape: tuple[int, ...], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    feature = feature_of(source, name)
+    feature = feature_of(source.role, name)
     size = len(source.spec.gap_edges) + 2 if feature is None else source.vocabularies[feature].size
     rows = random.integers(UNKNOWN, size, size=shape)
     rows[np.isin(kind, (FULL, _KNOWN)).nonzero()[0][:1]] = size - 1  # an off-by-one shows in the last row

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifacts.bundle import CROSS_FEATURES, OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
+from artifacts.bundle import (
+    CROSS_FEATURES,
+    MOST_INTERESTS,
+    OPTIONAL_OUTPUTS,
+    OUTPUT_NAMES,
+    FeatureSpec,
+    Role,
+    input_names,
+)
 from artifacts.errors import UsageError
 from features.vocabulary import Vocabulary
 
@@ -104,19 +112,11 @@ def output_shape(source: Source, name: str) -> Shape:
     return shapes[name]
 
 
-def feature_of(source: Source, name: str) -> str | None:
-    """The feature whose vocabulary rows an input holds; None for ``gap`` and ``cross``."""
-    if source.role is Role.ITEM:
-        return name
-    prefix, _, feature = name.partition("_")
-    return feature if prefix in {"history", "profile", "candidate"} else None
-
-
 def run_source(source: Source, inputs: Arrays) -> Arrays:
     """Run the network itself on *inputs*.
 
     Raises:
-        UsageError: If it gives other outputs than its role has.
+        UsageError: If it gives other outputs than its role has, or more interests than a night publishes.
     """
     source.module.eval()
     tensors = [torch.from_numpy(np.require(inputs[name], requirements="W")) for name in source.inputs]
@@ -143,6 +143,8 @@ def _require_kind(source: Source, name: str, output: object) -> None:
             f"{source.role} source, output {name}: expected {axes} axes {output_shape(source, name)}, "
             f"found the shape {tuple(output.shape)}"
         )
+    if name == "interests" and output.shape[1] > MOST_INTERESTS:
+        raise UsageError(f"user source: expected at most {MOST_INTERESTS} interests a user, found {output.shape[1]}")
 
 
 def sources_from_factory(target: str) -> list[Source]:

@@ -68,6 +68,17 @@ def test_merging_agrees_with_a_dict(data: st.DataObject, shape: tuple[int, int, 
         assert found.dropped[user] == len(had)
 
 
+def test_more_interests_than_are_published_are_refused() -> None:
+    """Interest 255 comes out as it went in; a 257th would wrap to 0 in uint8, so it is refused."""
+    rows = np.full((1, 256, 1), NO_ITEM)
+    rows[0, 255, 0] = 7
+    found = merge_interests(rows, np.ones(rows.shape, np.float32), lists_of([[]]), limit=1)
+    assert listed(found, 0) == [(7, 1.0, 255)]
+    require_packable(10, 256)
+    with pytest.raises(UsageError, match="257 interests a user: expected at most 256"):
+        require_packable(10, 257)
+
+
 def test_the_greatest_rows_and_scores_fit_the_sorted_word() -> None:
     """Rows up to the limit and the greatest finite scores of both signs come out as they went in."""
     most = (1 << 30) - 2

@@ -91,6 +91,21 @@ def test_a_rankers_gaps_and_candidates_are_checked_too(tiny, user_bundle):
                 session.run(bad)
 
 
+@pytest.mark.parametrize("name", ["history_profile_kind", "history_candidate_profile_kind", "profile_profile_kind"])
+def test_a_feature_named_like_a_kind_of_input_keeps_its_name(tiny, user_bundle, tmp_path, name):
+    """The input history_profile_kind is held to the vocabulary of profile_kind: one prefix is stripped, not two."""
+    kind, _, feature = name.partition("_")
+    shutil.copytree(user_bundle.folder / "vocabularies", tmp_path / "vocabularies")
+    layout = BundleLayout(tmp_path)
+    layout.vocabulary("gender").rename(layout.vocabulary(feature))
+    items, profiles = ((feature,), ()) if kind == "history" else ((), (feature,))
+    spec = replace(user_bundle.spec, item_features=items, profile_features=profiles)
+    bundle = replace(user_bundle, folder=tmp_path, spec=spec, inputs=(Tensor(name, "int32", ("users",)),))
+    session = Session(bundle, None, rows=4, device=choose_device("cpu"), workers=1)
+    with pytest.raises(InputError, match=f"{name}: expected rows 0 to {tiny.GENDERS + 1}, found 99"):
+        session.run({name: np.array([99], np.int32)})
+
+
 def test_ids_of_another_integer_type_are_checked_before_they_are_cast(tiny, user_bundle):
     """An int64 id that would wrap to a small int32 is an error, not another item."""
     inputs = tiny.random_histories(5, seed=4)
