@@ -77,6 +77,7 @@ def open_graph(path: Path) -> Run:
         ParityError: If it cannot be loaded.
     """
     options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True

@@ -3,14 +3,16 @@
 from pathlib import Path
 from types import ModuleType
 
+import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
 
 from artifacts.bundle import Role
 from artifacts.errors import NightrecError, ParityError, UsageError
+from batch.session import open_session
 from export.graph import to_onnx
-from export.parity import check_parity
+from export.parity import check_parity, open_graph
 from export.write import export
 
 
@@ -153,6 +155,38 @@ def test_counts_are_checked(small: ModuleType, tmp_path: Path) -> None:
 
     with pytest.raises(ParityError, match=r"case full history: count\[0\]: expected 1 to 3, found 4"):
         export([small.make_source(Role.USER, Endless(small.Tables()))], tmp_path)
+
+
+def test_more_interests_than_a_night_publishes(small: ModuleType, tmp_path: Path) -> None:
+    """A user network of 257 interests is refused: the number of an interest is published in one byte."""
+
+    class Wide(small.User):  # type: ignore[misc,name-defined]
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            interests, count = super().forward(*inputs)
+            return torch.nn.functional.pad(interests, (0, 0, 0, 257 - small.K)), count
+
+    with pytest.raises(UsageError, match="expected at most 256 interests a user, found 257"):
+        export([small.make_source(Role.USER, Wide(small.Tables()))], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_graph_is_set_as_the_night_sets_it(small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that bits depend on is the same in the gate's session and in the night's on a CPU."""
+    bundle = export([small.make_source(Role.ITEM)], tmp_path)[0]
+    seen = []
+    load = ort.InferenceSession
+
+    def spy(path: str, options: ort.SessionOptions, **said: object) -> ort.InferenceSession:
+        seen.append(options)
+        return load(path, options, **said)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    open_graph(bundle.layout.graph)
+    open_session(bundle, rows=8)
+    names = ("intra_op_num_threads", "inter_op_num_threads", "execution_mode", "use_deterministic_compute")
+    gate, night = ({name: getattr(options, name) for name in names} for options in seen)
+    assert gate == night
+    assert gate["intra_op_num_threads"] == 1
 
 
 def test_inactive_are_zero(small: ModuleType, tmp_path: Path) -> None:
