@@ -26,6 +26,12 @@ def _reason(text: str | None) -> str | None:
     return text
 
 
+def _whole(text: str | None) -> str | None:
+    if text not in {None, "0/1"}:
+        raise typer.BadParameter(f"this step is one shard, 0/1; found {text!r}")
+    return text
+
+
 ConfigPath = Annotated[Path, typer.Option("--config", help="The surface's config, a TOML file.", show_default=False)]
 DataDate = Annotated[
     str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=_iso_day)
@@ -35,6 +41,15 @@ DeviceName = Annotated[
 ]
 Shards = Annotated[
     str | None, typer.Option("--shard", help="Only these shards, such as 3/64 or 0-7/64.", show_default=False)
+]
+OneShard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="0/1, or nothing: this step is one shard. It is there so that every step can be called alike.",
+        callback=_whole,
+        show_default=False,
+    ),
 ]
 RunKey = Annotated[
     str | None, typer.Option("--run", help="Key of the run; by default the one prepared last.", show_default=False)
@@ -92,6 +107,7 @@ def prepare(
     *,
     config: ConfigPath,
     date: DataDate,
+    shard: OneShard = None,
     device: DeviceName = None,
     seen_future: SeenFuture = None,
     json: Json = False,
@@ -118,10 +134,16 @@ def items(
 
 
 def index(
-    *, config: ConfigPath, date: DataDate, run: RunKey = None, device: DeviceName = None, json: Json = False
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    shard: OneShard = None,
+    run: RunKey = None,
+    device: DeviceName = None,
+    json: Json = False,
 ) -> None:
     """Build the index over tonight's items, and tune it on tonight's users."""
-    _step("index", configured(config, device=device), date, run, None, json=json)
+    _step("index", configured(config, device=device), date, run, shard, json=json)
 
 
 def interests(
@@ -152,7 +174,9 @@ def score(
     _step("score", configured(config, device=device, workers=workers), date, run, shard, json=json)
 
 
-def check(*, config: ConfigPath, date: DataDate, run: RunKey = None, json: Json = False) -> None:
+def check(
+    *, config: ConfigPath, date: DataDate, shard: OneShard = None, run: RunKey = None, json: Json = False
+) -> None:
     """Judge the night by its gates; exit code 3 if one of them refuses it."""
     from nightrec.run import Night, check_run, continued_run
 
@@ -165,6 +189,7 @@ def publish(
     *,
     config: ConfigPath,
     date: DataDate,
+    shard: OneShard = None,
     run: RunKey = None,
     override: Override = None,
     supersede: Supersede = None,

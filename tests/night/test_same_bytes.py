@@ -30,7 +30,8 @@ def test_a_night_elsewhere_gives_the_same_bytes(shop: Shop, plain: Path, tmp_pat
     night = ["--config", config, "--date", DATE]
     backwards = [[step, "--shard", f"{shard}/{SHARDS}"] for step in ("interests", "score") for shard in (2, 0, 1)]
 
-    for verb in [["prepare"], ["items"], ["index"], *backwards, ["check"], ["publish"]]:
+    whole = ["--shard", "0/1"]
+    for verb in [["prepare"], ["items"], ["index", *whole], *backwards, ["check", *whole], ["publish", *whole]]:
         finished = run_nightrec(*verb, *night, environment=ELSEWHERE)
         assert finished.returncode == 0, finished.stderr
 

@@ -57,6 +57,7 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["run", "--config", "x.toml", "--date", DATE, "--seen-future", "\t"], "'--seen-future': expected a reason"),
         (["prepare", "--config", "x.toml", "--date", DATE, "--seen-future", ""], "'--seen-future': expected a reason"),
         (["publish", "--config", "x.toml", "--date", DATE, "--override", ""], "'--override': expected a reason"),
+        (["index", "--config", "x.toml", "--date", DATE, "--shard", "1/2"], "this step is one shard, 0/1"),
         (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
         (["export", "--out", "x"], "give one of --checkpoint and --factory"),
         (["recommend", "--config", "x.toml"], "Missing argument"),
