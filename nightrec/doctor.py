@@ -41,16 +41,18 @@ class Finding:
 def doctor(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Say which versions, providers and threads are here, and whether they fit together."""
+) -> int:
+    """Say which versions, providers and threads are here, and whether they fit together; exit code 1 if not."""
     findings = examine()
     problems = [f"{finding.what}: {finding.problem}" for finding in findings if finding.problem]
     rows = [(finding.what, finding.found, finding.problem or "ok") for finding in findings]
     show("What this machine has", ("what", "found", "verdict"), rows)
+    if json:
+        answer({"healthy": not problems, "findings": [asdict(finding) for finding in findings]})
+        return int(bool(problems))
     if problems:
         raise DeviceError("; ".join(problems))
-    if json:
-        answer({"healthy": True, "findings": [asdict(finding) for finding in findings]})
+    return 0
 
 
 def examine() -> list[Finding]:

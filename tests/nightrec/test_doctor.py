@@ -1,10 +1,13 @@
 """The doctor: what it calls a problem, from what is installed elsewhere."""
 
+import json
+
 import pytest
 
 from artifacts.errors import DeviceError
 from nightrec import doctor
 from nightrec.doctor import Finding, cuda_majors, one_wheel
+from nightrec.main import execute
 
 ORT_13 = ["numpy>=1.21", "nvidia-cublas~=13.0 ; extra == 'cuda'", "nvidia-cudnn-cu13~=9.0 ; extra == 'cudnn'"]
 ORT_12 = ["nvidia-cublas-cu12~=12.0 ; extra == 'cuda'", "nvidia-cudnn-cu12~=9.0 ; extra == 'cudnn'"]
@@ -70,3 +73,17 @@ def test_a_problem_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(DeviceError, match="FAISS: install it"):
         doctor.doctor()
+
+
+def test_machines_are_told_every_finding_of_a_machine_that_is_not_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `--json` a problem ends with code 1 too, and the one object holds all that was found."""
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("python", "3.11"), Finding("FAISS", "none", "install it")])
+
+    code = execute(["doctor", "--json"])
+
+    answered = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert answered["healthy"] is False
+    assert [finding["problem"] for finding in answered["findings"]] == ["", "install it"]
