@@ -14,6 +14,9 @@ from artifacts.tables import opening_arrow, writing_table
 if TYPE_CHECKING:
     import numpy as np
 
+# Parity: how far two numbers may be apart, the one or the other; the exporter and the night hold to the same.
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+
 
 def write_canary(path: Path, tensors: "Mapping[str, np.ndarray]") -> None:
     """Write the canary rows of a bundle; inputs and outputs by their names in the graph.

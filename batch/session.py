@@ -11,12 +11,10 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from artifacts.bundle import OUTPUT_NAMES, Bundle, feature_of, input_names
-from artifacts.canary import read_canary
+from artifacts.canary import ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
 from batch.profile import GPU_PROVIDER, Device, choose_device
-
-RELATIVE, ABSOLUTE = 1e-4, 1e-5  # how far a canary row may be off, the one or the other
 
 # ONNX Runtime's errors have no common base.
 _RUNTIME_ERRORS = (

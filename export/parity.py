@@ -17,11 +17,11 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from artifacts.bundle import Role
+from artifacts.canary import ABSOLUTE, RELATIVE
 from artifacts.errors import ParityError
 from export.sample import ALL_PADDING, KINDS, draw_rows
 from export.source import Arrays, Source, axis_sizes, input_shape, output_shape, run_source
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5  # how far two numbers may be apart, the one or the other
 CANARY_ROWS = 64
 ODD = 7
 LARGE = {Role.ITEM: 1025, Role.USER: 257, Role.RANKER: 257}
