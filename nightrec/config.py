@@ -103,9 +103,9 @@ class Interactions(Table):
     item_id: Text = "item_id"
     time: Text = "time"
     event: Text | None = None
-    """Column of the kind of event."""
+    """Column of the kind of event; checked to be there, and read by no model of ours so far."""
     weight: Text | None = None
-    """Column of an event's weight."""
+    """Column of an event's weight; the same holds for it."""
     naive_zone: Zone = "UTC"
     """The zone of times that carry none."""
     time_unit: TimeUnit | None = None
