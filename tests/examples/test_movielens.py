@@ -57,4 +57,8 @@ def test_what_is_there_is_not_fetched_again(fetched: Path, monkeypatch: pytest.M
     """A second fetch asks for nothing."""
     monkeypatch.setattr(movielens, "_download", lambda _folder: pytest.fail("asked for the package again"))
 
+    before = {path: path.stat().st_mtime_ns for path in fetched.iterdir()}
+
     movielens.fetch(fetched)
+
+    assert {path: path.stat().st_mtime_ns for path in fetched.iterdir()} == before
