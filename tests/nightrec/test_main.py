@@ -448,9 +448,10 @@ def test_a_stopped_night_says_how_to_go_on_and_does(
 
 
 STOPS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from nightrec import main, steps
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
 def stop(*arguments):
     Path({gate!r}).write_text("here")
     time.sleep(60)
