@@ -278,7 +278,7 @@ def _semantic(request: PrepareRequest, bundles: Sequence[Bundle]) -> dict[str, A
     if late and not request.seen_future:
         raise RefusedError(
             f"{late[0].role} bundle {late[0].folder} was trained through {late[0].trained_through}, after the data "
-            f"date {request.date}: it has seen the future; use an earlier model, or give a reason"
+            f"date {request.date}: it has seen the future; use an earlier model, or give --seen-future REASON"
         )
     return {**semantic, "seen_future": request.seen_future} if late else semantic
 
