@@ -16,7 +16,7 @@ from artifacts.errors import NightrecError, UsageError
 from nightrec import doctor, export, fit, night, plan, recommend, releases
 from nightrec.terminal import answer, say
 
-_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+_GROUPS: dict[str, dict[str, Callable[..., int | None]]] = {
     "Models": {"fit": fit.fit, "export": export.export},
     "The night": {"run": night.run},
     "One step of it": {
