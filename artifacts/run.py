@@ -160,3 +160,15 @@ def parse_shards(text: str, shards: int) -> range:
     if not 0 <= start < stop <= of:
         raise UsageError(f"--shard {text}: expected shards between 0 and {of - 1}, first to last")
     return range(start, stop)
+
+
+def seen_within(exclude_seen: str, exclude_days: int) -> int | None:
+    """Give what the policy of seen items excludes: what a user had in the last so many seconds; None is all of it.
+
+    The step that leaves items out and the gate that asks why somebody has none must mean the same by it.
+
+    Args:
+        exclude_seen: ``"all"``, ``"days"`` or ``"none"``, for which the answer is negative.
+        exclude_days: Of ``"days"``.
+    """
+    return {"all": None, "days": exclude_days * 86_400, "none": -1}[exclude_seen]

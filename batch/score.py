@@ -17,7 +17,7 @@ from artifacts import schemas
 from artifacts.bundle import Bundle, Role
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
-from artifacts.run import Run, StepResult
+from artifacts.run import Run, StepResult, seen_within
 from artifacts.tables import TableWriter, read_table, reading_table, writing_table
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
@@ -38,7 +38,6 @@ from features.cross import cross_features, match_seen
 from features.encode import NO_ITEM, item_features, list_parts, take_items, user_inputs
 
 POOL_LISTS = 20  # how many lists' worth of popular items are tried for a list that stays short
-_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class ScoreOptions:
     @property
     def seen_within(self) -> int | None:
         """Seconds for :func:`batch.retrieve.seen_lists`; negative for ``"none"``."""
-        return {"all": None, "days": self.exclude_days * _DAY_SECONDS, "none": -1}[self.exclude_seen]
+        return seen_within(self.exclude_seen, self.exclude_days)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,7 @@ def bundle_of(config: Config, role: Role) -> Bundle | None:
         CorruptError: If it is not whole.
     """
     if config.bundles is None:
-        raise UsageError(
-            "the night needs a table [bundles] with the keys item and user; make them by `nightrec export`"
-        )
+        raise UsageError(_NO_BUNDLES)
     folder: str | None = getattr(config.bundles, str(role))
     if folder is None:
         return None

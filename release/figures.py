@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from artifacts.errors import CorruptError, InputError, NightrecError
-from artifacts.run import Run
+from artifacts.run import Run, seen_within
 from artifacts.tables import opening_arrow, verify_file
 from release.content import Content, batches_of, schema_of
 from release.gates import Figure
@@ -48,7 +48,6 @@ _WAYS_OF_AN_INTERACTION = (
     "interactions_with_excluded_items",
 )
 _FIRST_NIGHT = "first night: there is no release of an earlier date to compare with"
-_DAY_SECONDS = 86_400
 _PSI_FLOOR = 1e-4  # an empty bin counts as this share, else its logarithm is infinite
 
 
@@ -157,7 +156,7 @@ def _exhausted(run: Run, content: Content, shard: int, indexed: npt.NDArray[np.b
     seen = run.layout.seen(shard, run.shards)
     verify_file(seen)
     retrieve = run.semantic["retrieve"]
-    within = {"all": None, "days": retrieve["exclude_days"] * _DAY_SECONDS, "none": -1}[retrieve["exclude_seen"]]
+    within = seen_within(retrieve["exclude_seen"], retrieve["exclude_days"])
     return count_exhausted(seen, content.scores[shard], indexed, within=within)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from artifacts import errors
 from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
-from artifacts.run import Run, find_run, parse_shards, run_key_of
+from artifacts.run import Run, find_run, parse_shards, run_key_of, seen_within
 from artifacts.store import write_json, write_sealed
 
 BUNDLES = {"item": {"model_id": "m", "bundle_id": "b"}}
@@ -182,3 +182,10 @@ def test_exit_codes_are_those_of_the_readme() -> None:
         line = next(line for line in table.splitlines() if kind.__name__ in line)
         assert kind.exit_code == int(line.split(kind.__name__)[1].split()[0])
     assert len(kinds) == 10
+
+
+def test_the_policy_of_seen_items_is_a_time() -> None:
+    """All that was ever had, what was had in the last days to the second, or nothing, which no gap is below."""
+    assert seen_within("all", 30) is None
+    assert seen_within("days", 2) == 172_800
+    assert seen_within("none", 30) == -1
