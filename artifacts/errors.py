@@ -12,6 +12,8 @@
   - StaleRunError        1  a step was asked of a run that another step has not finished, or on another profile
 """
 
+from collections.abc import Sequence
+
 
 class NightrecError(Exception):
     """Base of every error raised on purpose: one message for a person, and an exit code."""
@@ -29,6 +31,11 @@ class RefusedError(NightrecError):
     """A gate refused the night, or a rule of publishing refused the release."""
 
     exit_code = 3
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        """Say the whole *message*; *reasons* are the lines of it that stand for one gate each."""
+        super().__init__(message)
+        self.reasons = tuple(reasons)
 
 
 class InputError(NightrecError):

@@ -162,6 +162,24 @@ def parse_shards(text: str, shards: int) -> range:
     return range(start, stop)
 
 
+def parse_group(text: str, shards: int) -> range:
+    """Read ``"i/n"``: the i-th, from 0, of n even groups of *shards*, some of them empty if there are more groups.
+
+    Groups are neighbours, differ by one shard at most, and hold each shard once.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    number, _, total = text.partition("/")
+    try:
+        group, groups = int(number), int(total)
+    except ValueError:
+        raise UsageError(f"--group {text}: expected i/n, such as 0/4") from None
+    if not 0 <= group < groups:
+        raise UsageError(f"--group {text}: groups are counted from 0: expected i below n, such as 0/4")
+    return range(group * shards // groups, (group + 1) * shards // groups)
+
+
 def seen_within(exclude_seen: str, exclude_days: int) -> int | None:
     """Give what the policy of seen items excludes: what a user had in the last so many seconds; None is all of it.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from artifacts.errors import NightrecError, UsageError
+from artifacts.errors import NightrecError, RefusedError, UsageError
 from nightrec import doctor, export, fit, night, plan, recommend, releases
 from nightrec.terminal import answer, say
 
@@ -38,6 +38,7 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "faiss": "cpu",
 }
+_REASONS = 3  # gates that an answer names; standard error and the record have all
 
 
 class Stopped(BaseException):
@@ -86,9 +87,11 @@ def execute(arguments: Sequence[str]) -> int:
     except NightrecError as error:
         return _fail(arguments, error)
     except Stopped as stop:
-        name = signal.Signals(stop.number).name
+        name, code = signal.Signals(stop.number).name, 128 + stop.number
         say(f"nightrec: stopped by {name}; what is finished stays. To go on: {shlex.join(['nightrec', *arguments])}")
-        return 128 + stop.number
+        if "--json" in arguments:
+            answer({"error": f"stopped by {name}; what is finished stays", "kind": "Stopped", "exit_code": code})
+        return code
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,8 +134,11 @@ def _usage(error: typer.TyperException) -> str:
 def _fail(arguments: Sequence[str], error: NightrecError) -> int:
     if str(error):
         say(f"nightrec: {error}")
+    document = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+    if isinstance(error, RefusedError) and error.reasons:
+        document |= {"error": str(error).partition("\n")[0], "refused": error.reasons[:_REASONS]}
     if "--json" in arguments:
-        answer({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
+        answer(document, short=True)
     return error.exit_code
 
 

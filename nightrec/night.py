@@ -42,6 +42,14 @@ DeviceName = Annotated[
 Shards = Annotated[
     str | None, typer.Option("--shard", help="Only these shards, such as 3/64 or 0-7/64.", show_default=False)
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Only the i-th, from 0, of n even groups of the shards, such as 0/4, however many shards there are.",
+        show_default=False,
+    ),
+]
 OneShard = Annotated[
     str | None,
     typer.Option(
@@ -124,13 +132,15 @@ def items(
     config: ConfigPath,
     date: DataDate,
     shard: Shards = None,
+    group: Group = None,
     run: RunKey = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Embed the catalogue."""
-    _step("items", configured(config, device=device, workers=workers), date, run, shard, json=json)
+    read = configured(config, device=device, workers=workers)
+    _step("items", read, date, run, shard=shard, group=group, json=json)
 
 
 def index(
@@ -143,7 +153,7 @@ def index(
     json: Json = False,
 ) -> None:
     """Build the index over tonight's items, and tune it on tonight's users."""
-    _step("index", configured(config, device=device), date, run, shard, json=json)
+    _step("index", configured(config, device=device), date, run, shard=shard, json=json)
 
 
 def interests(
@@ -151,13 +161,15 @@ def interests(
     config: ConfigPath,
     date: DataDate,
     shard: Shards = None,
+    group: Group = None,
     run: RunKey = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Compute the interest vectors of all users."""
-    _step("interests", configured(config, device=device, workers=workers), date, run, shard, json=json)
+    read = configured(config, device=device, workers=workers)
+    _step("interests", read, date, run, shard=shard, group=group, json=json)
 
 
 def score(
@@ -165,13 +177,15 @@ def score(
     config: ConfigPath,
     date: DataDate,
     shard: Shards = None,
+    group: Group = None,
     run: RunKey = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Retrieve candidates for every user, and rank them."""
-    _step("score", configured(config, device=device, workers=workers), date, run, shard, json=json)
+    read = configured(config, device=device, workers=workers)
+    _step("score", read, date, run, shard=shard, group=group, json=json)
 
 
 def check(
@@ -200,14 +214,25 @@ def publish(
 
     read = configured(config)
     found = continued_run(read, date, run)
-    _report(Night(found, (publish_run(read, found, override=override, supersede=supersede),)), json=json)
+    published, done = publish_run(read, found, override=override, supersede=supersede)
+    _report(Night(found, (done,), published), json=json)
 
 
-def _step(step: str, config: "Config", date: str, run_key: str | None, group: str | None, *, json: bool) -> None:
+def _step(
+    step: str,
+    config: "Config",
+    date: str,
+    run_key: str | None,
+    *,
+    shard: str | None = None,
+    group: str | None = None,
+    json: bool,
+) -> None:
     from nightrec.run import Night, continued_run, do_step, shards_of
 
     run_ = continued_run(config, date, run_key)
-    _report(Night(run_, (do_step(step, config, run_, shards_of(step, run_, group)),)), json=json)
+    asked = shards_of(step, run_, shard=shard, group=group)
+    _report(Night(run_, (do_step(step, config, run_, asked),)), json=json)
 
 
 def _told(done: "Done") -> None:
@@ -222,4 +247,4 @@ def _report(night: "Night", *, json: bool) -> None:
         rows,
     )
     if json:
-        answer(night.document())
+        answer(night.document(), short=len(night.steps) == 1)  # a scheduler keeps what a step says

@@ -5,18 +5,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from artifacts.errors import NotReadyError, RefusedError, StaleRunError
+from artifacts.errors import NotReadyError, RefusedError, StaleRunError, UsageError
 from artifacts.release import write_record
-from artifacts.run import Run, StepResult, find_run, parse_shards
+from artifacts.run import Run, StepResult, find_run, parse_group, parse_shards
 from artifacts.store import exclusive, read_json
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say
 from nightrec.workers import groups_of, run_groups
 
+if TYPE_CHECKING:
+    from release.publish import Published
+
 MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
+_OF_A_RELEASE = ("manifest_sha256", "stored", "moved", "held", "sequence")  # what an answer says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,6 @@ class Done:
         seconds: How long it took, on the clock on the wall.
         counts: What else was counted.
         about: What people want to know in words: what was published, gates that warned.
-        release: The version that ``publish`` stored or found.
     """
 
     step: str
@@ -41,11 +44,12 @@ class Done:
     seconds: float
     counts: dict[str, int] = field(default_factory=dict)
     about: str = ""
-    release: str | None = None
 
     @property
     def state(self) -> str:
         """How much was done and how much was done before, in words."""
+        if not self.shards:
+            return "nothing to do"
         if self.skipped == self.shards:
             return "done already"
         return f"{self.shards - self.skipped} done, {self.skipped} already" if self.skipped else f"{self.shards} done"
@@ -69,10 +73,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What was done of a night."""
+    """What was done of a night, and what was published, if that was among it."""
 
     run: Run
     steps: tuple[Done, ...]
+    published: "Published | None" = None
 
     def document(self) -> dict[str, Any]:
         """What goes into JSON."""
@@ -81,7 +86,10 @@ class Night:
             "run": str(self.run.folder),
             "run_key": self.run.run_key,
             "device": self.run.profile["device"],
-            "release": self.steps[-1].release,
+            "shards": self.run.shards,
+            "item_shards": self.run.item_shards,
+            "release": self.published and self.published.version,
+            **{name: getattr(self.published, name) for name in _OF_A_RELEASE if self.published},
             "steps": [{**asdict(done), "seconds": round(done.seconds, 3)} for done in self.steps],
         }
 
@@ -109,13 +117,13 @@ def run_night(
     done = [prepared]
     told(prepared)
     for step in MODEL_STEPS:
-        done.append(do_step(step, config, run, shards_of(step, run, None)))
+        done.append(do_step(step, config, run, shards_of(step, run)))
         told(done[-1])
     done.append(check_run(config, run, override=override))
     told(done[-1])
-    done.append(publish_run(config, run, override=override, supersede=supersede))
-    told(done[-1])
-    return Night(run, tuple(done))
+    published, last = publish_run(config, run, override=override, supersede=supersede)
+    told(last)
+    return Night(run, (*done, last), published)
 
 
 def continued_run(config: Config, date: str, run_key: str | None = None) -> Run:
@@ -151,10 +159,18 @@ def _shown(value: Any) -> str:
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def shards_of(step: str, run: Run, group: str | None) -> Sequence[int]:
-    """Say which shards of a step are asked for: those of *group*, such as ``"0-7/64"``, or all."""
+def shards_of(step: str, run: Run, *, shard: str | None = None, group: str | None = None) -> Sequence[int]:
+    """Say which shards of a step are asked for: *shard*, such as ``"0-7/64"``, *group*, such as ``"0/4"``, or all.
+
+    Raises:
+        UsageError: If one of them cannot be read, or both are given.
+    """
     shards = {"items": run.item_shards, "index": 1}.get(step, run.shards)
-    return parse_shards(group, shards) if group else range(shards)
+    if shard and group:
+        raise UsageError("--shard and --group: give one of them")
+    if group:
+        return parse_group(group, shards)
+    return parse_shards(shard, shards) if shard else range(shards)
 
 
 def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Run, Done]:
@@ -180,8 +196,10 @@ def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Ru
 
 
 def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
-    """Do one of ``MODEL_STEPS`` for some shards, over the config's workers."""
+    """Do one of ``MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded."""
     start = time.monotonic()
+    if not shards:
+        return Done(step, 0, 0, 0, 0.0)
     groups = groups_of(shards, config.night.workers)
     work = partial(steps.MODEL_STEPS[step], config, run, steps.threads_of(config, len(groups)))
     with progress(step, steps.rows_of(step, run, shards)) as advance:
@@ -213,7 +231,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None) -> Done:
     return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
 
 
-def publish_run(config: Config, run: Run, *, override: str | None, supersede: str | None) -> Done:
+def publish_run(config: Config, run: Run, *, override: str | None, supersede: str | None) -> "tuple[Published, Done]":
     """Do the step ``publish``.
 
     Raises:
@@ -224,16 +242,12 @@ def publish_run(config: Config, run: Run, *, override: str | None, supersede: st
     published = steps.publish(config, run, override=override, supersede=supersede)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
-    return _done(StepResult("publish", 1, int(before), 0, {}), time.monotonic() - start, about, published.version)
-
-
-def _done(result: StepResult, seconds: float, about: str = "", release: str | None = None) -> Done:
-    return Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about, release)
+    return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)
 
 
 def _record(run: Run, result: StepResult, seconds: float, about: str = "") -> Done:
     """Keep the timing of a step that did something, beside those of the run's other steps."""
-    done = _done(result, seconds, about)
+    done = Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about)
     if result.skipped < result.shards:
         record = run.layout.record
         timing = {"shards": result.shards - result.skipped, "rows": result.rows, "seconds": round(seconds, 3)}

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+SHORT = 1_000  # bytes of a short answer, its line feed counted
 _LOG_WIDTH = 160
+_LEAST_TEXT = 40  # characters that a text is never cut below
 
 
 def say(text: str) -> None:
@@ -15,10 +17,49 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def answer(document: dict[str, Any]) -> None:
-    """Give machines the one object that ``--json`` promises, on standard output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+def answer(document: dict[str, Any], *, short: bool = False) -> None:
+    """Give machines the one object that ``--json`` promises, on standard output, in one line.
+
+    Args:
+        document: The object.
+        short: Whether it must stay under ``SHORT`` bytes, which a scheduler keeps of a task: what people were told on
+            standard error is cut here, and counts that do not fit are left out, those of nothing first.
+    """
+    line = _line(document)
+    if short:
+        document = json.loads(line)
+        while len(line.encode()) >= SHORT and _shorten(document, len(line.encode()) - SHORT):
+            line = _line(document)
+    sys.stdout.write(line)
     sys.stdout.flush()
+
+
+def _line(document: dict[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, default=str) + "\n"
+
+
+def _shorten(document: dict[str, Any], excess: int) -> bool:
+    """Take something away that can be missed, *excess* bytes or less; say whether there was something."""
+    texts = [(table, key) for table, key in _texts(document) if len(table[key]) > _LEAST_TEXT]
+    if texts:
+        table, key = max(texts, key=lambda place: len(place[0][place[1]]))
+        kept = max(len(table[key]) - excess // 4 - 2, _LEAST_TEXT - 1)  # a character has 4 bytes at most
+        table[key] = table[key][:kept] + "…"
+        return True
+    for step in document.get("steps", ()):
+        counts = step["counts"]
+        if counts:
+            step["counts"] = {name: count for name, count in counts.items() if count} if 0 in counts.values() else {}
+            return True
+    return bool(document.pop("run", None))  # its key and its date say where it lies
+
+
+def _texts(document: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Give the places of the texts that people have been told."""
+    yield from ((document, key) for key in ("error",) if key in document)
+    yield from ((step, "about") for step in document.get("steps", ()))
+    refused = document.get("refused", [])
+    yield from ((refused, place) for place in range(len(refused)))
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

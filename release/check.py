@@ -50,8 +50,9 @@ def check(
         report = _judge(run, root, gates, channel, trained_through, memory, threads)
         _keep(run, report)
     if report.failed:
-        lines = "\n".join(f"  {verdict.line()}" for verdict in report.failed)
-        raise RefusedError(f"{run.date}: {len(report.failed)} of {len(gates)} gates refuse run {run.run_key}\n{lines}")
+        lines = [verdict.line() for verdict in report.failed]
+        said = f"{run.date}: {len(lines)} of {len(gates)} gates refuse run {run.run_key}"
+        raise RefusedError("\n  ".join([said, *lines]), reasons=lines)
     return report
 
 

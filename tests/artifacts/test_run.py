@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from artifacts import errors
 from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
-from artifacts.run import Run, find_run, parse_shards, run_key_of, seen_within
+from artifacts.run import Run, find_run, parse_group, parse_shards, run_key_of, seen_within
 from artifacts.store import write_json, write_sealed
 
 BUNDLES = {"item": {"model_id": "m", "bundle_id": "b"}}
@@ -123,6 +123,28 @@ def test_wrong_shards_are_a_usage_error(text: str) -> None:
     """What cannot be read, or does not fit the run, repeats what was given."""
     with pytest.raises(UsageError, match=r"--shard"):
         parse_shards(text, 4)
+
+
+@pytest.mark.parametrize(
+    ("shards", "groups", "expected"),
+    [
+        (3, 2, [[0], [1, 2]]),
+        (2, 4, [[], [0], [], [1]]),
+        (5, 1, [[0, 1, 2, 3, 4]]),
+        (8, 3, [[0, 1], [2, 3, 4], [5, 6, 7]]),
+        (0, 2, [[], []]),
+    ],
+)
+def test_groups_hold_each_shard_once(shards: int, groups: int, expected: list[list[int]]) -> None:
+    """Who maps a step over groups need not know how many shards a run has."""
+    assert [list(parse_group(f"{group}/{groups}", shards)) for group in range(groups)] == expected
+
+
+@pytest.mark.parametrize("text", ["", "3", "/4", "4/4", "-1/4", "0/0", "0-1/4", "1.0/4", "0/4/4"])
+def test_wrong_groups_are_a_usage_error(text: str) -> None:
+    """What cannot be read repeats what was given."""
+    with pytest.raises(UsageError, match=r"--group"):
+        parse_group(text, 4)
 
 
 @settings(max_examples=25, deadline=None)

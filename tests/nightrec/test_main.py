@@ -58,6 +58,7 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["prepare", "--config", "x.toml", "--date", DATE, "--seen-future", ""], "'--seen-future': expected a reason"),
         (["publish", "--config", "x.toml", "--date", DATE, "--override", ""], "'--override': expected a reason"),
         (["index", "--config", "x.toml", "--date", DATE, "--shard", "1/2"], "this step is one shard, 0/1"),
+        (["items", "--config", "x.toml", "--date", DATE, "--group"], "--group"),
         (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
         (["export", "--out", "x"], "give one of --checkpoint and --factory"),
         (["recommend", "--config", "x.toml"], "Missing argument"),
@@ -98,6 +99,48 @@ def test_a_night_is_one_object_on_standard_output(published: tuple[Path, Any]) -
     assert (config.parent / "store" / "releases" / said["release"] / "manifest.json").exists()
     assert "interests" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_steps_by_groups_make_the_same_release(
+    published: tuple[Path, Any], surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scheduler maps steps over groups without knowing the shards; every answer is one short line."""
+    said = [step(surface, capsys, "prepare")]
+    run_key = said[0]["run_key"]
+    more = ("--run", run_key)
+    for verb in ("items", "index", "interests", "score", "check"):
+        groups = [("--group", f"{group}/3") for group in range(3)] if verb in {"items", "interests", "score"} else [()]
+        said += [step(surface, capsys, verb, *more, *group) for group in groups]
+    last = step(surface, capsys, "publish", *more)
+    again = step(surface, capsys, "publish", *more)
+
+    assert {(one["run_key"], one["shards"], one["item_shards"]) for one in said} == {(run_key, 2, 1)}
+    assert [one["steps"][0]["shards"] for one in said] == [2, 0, 0, 1, 1, 0, 1, 1, 0, 1, 1, 1]
+    assert last["release"] == json.loads(published[1].stdout)["release"]
+    pointer = json.loads((surface.parent / "store" / "LATEST").read_text())
+    assert last["manifest_sha256"] == again["manifest_sha256"] == pointer["manifest_sha256"]
+    told = [(one["stored"], one["moved"], one["held"], one["sequence"]) for one in (last, again)]
+    assert told == [(True, True, False, 1), (False, False, False, 1)]
+
+
+def step(config: Path, capsys: pytest.CaptureFixture[str], verb: str, *more: str) -> Any:
+    """Do one step that ends well, and give what it says to machines."""
+    code = execute([verb, *run(config, "--json", *more)[1:]])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert len(out.encode()) < 1_000
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_group_and_shard_are_not_taken_together(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two answers to one question are a mistake."""
+    assert execute(["prepare", *run(surface)[1:]]) == 0
+
+    code, err = fails(["items", *run(surface, "--group", "0/2", "--shard", "0/1")[1:]], capsys)
+
+    assert code == 2
+    assert "--shard and --group: give one of them" in err
 
 
 def test_a_night_again_skips_all_and_says_so(published: tuple[Path, Any], command: Any) -> None:
@@ -382,6 +425,25 @@ def test_a_failure_is_one_object_too(surface: Path, capsys: pytest.CaptureFixtur
     assert (said["exit_code"], said["kind"]) == (code, "NotReadyError") == (5, "NotReadyError")
 
 
+def test_a_refusal_tells_machines_which_gates(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three lines of gates go into the short answer; people get them all, whole."""
+    gates = ("items_unusable", "items_without_signal", "interests_zero", "unknown_share", "cold_share")
+    bounds = "".join(f"{gate} = {{ bound = -1, action = 'fail' }}\n" for gate in gates)
+    surface.write_text(surface.read_text() + "\n[gates]\n" + bounds)
+
+    code = execute(run(surface, "--json"))
+
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert (code, said["exit_code"], said["kind"]) == (3, 3, "RefusedError")
+    assert len(out.encode()) < 1_000
+    assert "5 of" in said["error"]
+    assert [line.partition(":")[0] for line in said["refused"]] == list(gates[:3])
+    lines = [line for line in err.splitlines() if line.startswith("  ")]
+    assert [line.strip().partition(":")[0] for line in lines[-5:]] == list(gates)
+    assert all(len(line) > 100 for line in lines[-5:])
+
+
 def test_an_unexpected_error_is_one_line_and_its_traceback_a_file(
     surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -428,14 +490,19 @@ def test_a_stopped_night_says_how_to_go_on_and_does(
     gate = surface.parent / "gate"
     os.mkfifo(gate)
     process = subprocess.Popen(
-        [sys.executable, "-c", STOPS.format(gate=str(gate)), *run(surface)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", STOPS.format(gate=str(gate)), *run(surface, "--json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     gate.read_text()  # the night has come to its third step
 
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
 
     assert process.returncode == code, err
+    said = json.loads(out)
+    assert (said["kind"], said["exit_code"]) == ("Stopped", code)
     assert "Traceback" not in err
     assert f"stopped by {number.name}" in err
     assert f"nightrec run --config {surface} --date {DATE}" in err
