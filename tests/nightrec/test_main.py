@@ -441,7 +441,7 @@ def test_a_refusal_tells_machines_which_gates(surface: Path, capsys: pytest.Capt
     assert [line.partition(":")[0] for line in said["refused"]] == list(gates[:3])
     lines = [line for line in err.splitlines() if line.startswith("  ")]
     assert [line.strip().partition(":")[0] for line in lines[-5:]] == list(gates)
-    assert all(len(line) > 100 for line in lines[-5:])
+    assert all("expected at most -1" in line for line in lines[-5:])
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_a_file(
