@@ -55,7 +55,7 @@ class ConflictError(NightrecError):
 
 
 class NotReadyError(NightrecError):
-    """The day's input is not there yet; try again later."""
+    """The day's input is not there yet, its files or its events; try again later."""
 
     exit_code = 5
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.digest import document_digest, file_digest
-from artifacts.errors import InputError, UsageError
+from artifacts.errors import InputError, NotReadyError, UsageError
 from features.times import UNITS, is_time
 from features.types import widened
 
@@ -109,7 +109,8 @@ def files_of(source: Source) -> Files:
     """List the files of *source*; in a folder or glob, names that start with ``.`` or ``_`` are skipped and counted.
 
     Raises:
-        InputError: If there are none, or a file in a folder is no Parquet file by its name.
+        NotReadyError: If there are none (yet).
+        InputError: If a file in a folder is no Parquet file by its name.
         UsageError: If the path is an address.
     """
     if "://" in source.path:
@@ -128,7 +129,9 @@ def files_of(source: Source) -> Files:
         if path.is_dir() and file.suffix not in (".parquet", ".pq"):
             raise InputError(f"{file}: expected only Parquet files in this folder; move it away, or give a glob")
     if not paths:
-        raise InputError(f"{source.path}: expected Parquet files, found none")
+        raise NotReadyError(
+            f"{source.path}: expected Parquet files, found none; wait for them, or correct the path in the config"
+        )
     return Files(tuple(paths), len(hidden))
 
 
@@ -235,6 +238,7 @@ def check_inputs(inputs: Inputs) -> IdTypes:
     """Check every file of every table, and that ids have one type wherever they stand.
 
     Raises:
+        NotReadyError: If there are no files of a table (yet).
         InputError: As :func:`files_of` and :func:`check_schemas`, or if the ids of two tables differ in type.
         UsageError: If both or neither of interactions and histories are given.
     """
@@ -283,7 +287,7 @@ def fingerprint_inputs(inputs: Inputs) -> str:
     """Digest what the files of all tables hold; their names, places and order do not enter.
 
     Raises:
-        InputError: As :func:`files_of`.
+        NotReadyError, InputError: As :func:`files_of`.
     """
     digests = {
         table: sorted(file_digest(path) for path in files_of(source).paths) for table, source in inputs.sources.items()

@@ -157,7 +157,12 @@ class Exclusion(Table):
 
 
 class InputTables(Table):
-    """``[inputs]``: the tables that a night reads; column names are mapped to ours."""
+    """``[inputs]``: the tables that a night reads; column names are mapped to ours.
+
+    A table of which there is no file, since its path leads nowhere or its folder is empty, is not there yet: code 5,
+    and 3 after ``day.deadline_hours``. That is right for files that come late, and for a path that was never right it
+    is what ends the waiting: set a deadline. The message names the path. Files with wrong content are code 4 at once.
+    """
 
     interactions: Interactions | None = None
     histories: Histories | None = None
@@ -227,7 +232,8 @@ class DayRules(Table):
     weeks: Positive = 4
     """How many weeks the median is taken over."""
     deadline_hours: Annotated[Number, Field(ge=0)] = 0
-    """Hours after the day's end until which a missing day ends with code 5, and then with 3; 0 is for ever 5."""
+    """Hours after the day's end until which a missing day, or a table without a file, ends with code 5, and then with
+    3; 0 is for ever 5."""
 
 
 class HistoryRules(Table):

@@ -63,7 +63,8 @@ def count_inputs(inputs: Inputs) -> Counted:
     """Count the rows of *inputs*, reading the column of user ids alone.
 
     Raises:
-        InputError: If a file is missing or damaged, or a column is.
+        NotReadyError: If there are no files of a table (yet).
+        InputError: If a file is damaged, or a column is missing.
     """
     check_inputs(inputs)
     behaviours = inputs.sources[inputs.behaviours]

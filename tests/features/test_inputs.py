@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.errors import InputError, UsageError
+from artifacts.errors import InputError, NotReadyError, UsageError
 from features.events import read_events
 from features.inputs import Inputs, Source, check_inputs, check_schemas, files_of, fingerprint_inputs
 
@@ -81,9 +81,9 @@ def test_a_damaged_page_is_found_while_it_is_read(tmp_path, write_parquet):
 
 def test_foreign_and_missing_files_are_named(tmp_path, write_parquet):
     """A stray file in a folder, an empty folder, an unmatched glob and an address are refused by name."""
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(NotReadyError, match="found none"):
         files_of(Source(str(tmp_path), {}))
-    with pytest.raises(InputError, match=r"nothing-\*\.parquet"):
+    with pytest.raises(NotReadyError, match=r"nothing-\*\.parquet"):
         files_of(Source(f"{tmp_path}/nothing-*.parquet", {}))
     write_parquet(tmp_path / "a.parquet", table())
     (tmp_path / "notes.csv").write_text("1,2")

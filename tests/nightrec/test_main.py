@@ -380,6 +380,28 @@ def test_a_day_that_is_not_there_is_code_5(surface: Path, capsys: pytest.Capture
     assert "2026-03-20" in err
 
 
+@pytest.mark.parametrize("table", ["events", "items"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_table_without_a_file_is_waited_for_until_the_deadline(
+    surface: Path, capsys: pytest.CaptureFixture[str], table: str, *, empty: bool
+) -> None:
+    """A file that comes late is not there yet, and neither is what a wrong path names, until the deadline."""
+    (surface.parent / "data" / f"{table}.parquet").unlink()
+    place = surface.parent / "data" / "late"
+    surface.write_text(surface.read_text().replace(f"data/{table}.parquet", "data/late"))
+    if empty:
+        place.mkdir()
+        (place / "_temporary").write_text("a writer is at work")
+    said = f"{place}: expected Parquet files, found none; wait for them, or correct the path in the config"
+
+    assert fails(run(surface), capsys) == (5, f"nightrec: {said}\n")
+    surface.write_text(surface.read_text() + "\n[day]\ndeadline_hours = 1\n")
+    code, err = fails(run(surface), capsys)
+
+    assert code == 3
+    assert f"{said}; the deadline, 1 hours after the day's end, has passed" in err
+
+
 def test_a_day_that_is_not_there_after_its_deadline_is_code_3(
     surface: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
