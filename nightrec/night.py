@@ -74,6 +74,9 @@ Supersede = Annotated[
 SeenFuture = Annotated[
     str | None, typer.Option("--seen-future", help="Use a model trained on later days; say why.", callback=_reason)
 ]
+Channel = Annotated[
+    str, typer.Option("--channel", help="The pointer that readers follow: it moves, and is compared with.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -95,6 +98,7 @@ def run(
     override: Override = None,
     supersede: Supersede = None,
     seen_future: SeenFuture = None,
+    channel: Channel = "LATEST",
     json: Json = False,
 ) -> None:
     """Do the whole night on this machine: every step in order, none of them twice."""
@@ -106,6 +110,7 @@ def run(
         override=override,
         supersede=supersede,
         seen_future=seen_future or "",
+        channel=channel,
         told=_told,
     )
     _report(night, json=json)
@@ -189,14 +194,20 @@ def score(
 
 
 def check(
-    *, config: ConfigPath, date: DataDate, shard: OneShard = None, run: RunKey = None, json: Json = False
+    *,
+    config: ConfigPath,
+    date: DataDate,
+    shard: OneShard = None,
+    run: RunKey = None,
+    channel: Channel = "LATEST",
+    json: Json = False,
 ) -> None:
     """Judge the night by its gates; exit code 3 if one of them refuses it."""
     from nightrec.run import Night, check_run, continued_run
 
     read = configured(config)
     found = continued_run(read, date, run)
-    _report(Night(found, (check_run(read, found),)), json=json)
+    _report(Night(found, (check_run(read, found, channel=channel),)), json=json)
 
 
 def publish(
@@ -207,6 +218,7 @@ def publish(
     run: RunKey = None,
     override: Override = None,
     supersede: Supersede = None,
+    channel: Channel = "LATEST",
     json: Json = False,
 ) -> None:
     """Publish a night that its gates have blessed."""
@@ -214,7 +226,7 @@ def publish(
 
     read = configured(config)
     found = continued_run(read, date, run)
-    published, done = publish_run(read, found, override=override, supersede=supersede)
+    published, done = publish_run(read, found, override=override, supersede=supersede, channel=channel)
     _report(Night(found, (done,), published), json=json)
 
 

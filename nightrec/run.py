@@ -19,6 +19,7 @@ from nightrec.workers import groups_of, run_groups
 if TYPE_CHECKING:
     from release.publish import Published
 
+LATEST = "LATEST"  # the pointer that moves where no other is named
 MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
 _OF_A_RELEASE = ("manifest_sha256", "stored", "moved", "held", "sequence")  # what an answer says of it
 
@@ -101,6 +102,7 @@ def run_night(
     override: str | None = None,
     supersede: str | None = None,
     seen_future: str = "",
+    channel: str = LATEST,
     told: Callable[[Done], None] = lambda done: None,
 ) -> Night:
     """Do all steps in order; what is done is skipped.
@@ -111,6 +113,7 @@ def run_night(
         override: Reason to publish in spite of failed gates.
         supersede: Reason to replace another release of the date.
         seen_future: Reason to use a model that was trained on later days.
+        channel: The pointer that moves, and whose earlier release the night is compared with.
         told: Is told of each step when it is done.
     """
     run, prepared = prepare_run(config, date, seen_future=seen_future)
@@ -119,9 +122,9 @@ def run_night(
     for step in MODEL_STEPS:
         done.append(do_step(step, config, run, shards_of(step, run)))
         told(done[-1])
-    done.append(check_run(config, run, override=override))
+    done.append(check_run(config, run, override=override, channel=channel))
     told(done[-1])
-    published, last = publish_run(config, run, override=override, supersede=supersede)
+    published, last = publish_run(config, run, override=override, supersede=supersede, channel=channel)
     told(last)
     return Night(run, (*done, last), published)
 
@@ -207,7 +210,7 @@ def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
     return _record(run, result, time.monotonic() - start)
 
 
-def check_run(config: Config, run: Run, *, override: str | None = None) -> Done:
+def check_run(config: Config, run: Run, *, override: str | None = None, channel: str = LATEST) -> Done:
     """Do the step ``check``; with *override* a refusal is left to ``publish`` to record.
 
     A verdict that stands is said again, and counts as done already.
@@ -221,17 +224,19 @@ def check_run(config: Config, run: Run, *, override: str | None = None) -> Done:
     start = time.monotonic()
     trained_through = {str(bundle.role): bundle.trained_through for bundle in steps.bundles_of(config)}
     gates = configured_gates(config.gates)
-    stands = standing_report(run, config.root, gates=gates, trained_through=trained_through) is not None
+    stands = standing_report(run, config.root, gates=gates, channel=channel, trained_through=trained_through)
     try:
-        about = steps.check(config, run)
+        about = steps.check(config, run, channel)
     except RefusedError as error:
         if not override:
             raise
         about = f"overridden: {error}"
-    return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
+    return _record(run, StepResult("check", 1, int(stands is not None), 0, {}), time.monotonic() - start, about)
 
 
-def publish_run(config: Config, run: Run, *, override: str | None, supersede: str | None) -> "tuple[Published, Done]":
+def publish_run(
+    config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str = LATEST
+) -> "tuple[Published, Done]":
     """Do the step ``publish``.
 
     Raises:
@@ -239,7 +244,7 @@ def publish_run(config: Config, run: Run, *, override: str | None, supersede: st
         ConflictError: If someone else published meanwhile.
     """
     start = time.monotonic()
-    published = steps.publish(config, run, override=override, supersede=supersede)
+    published = steps.publish(config, run, override=override, supersede=supersede, channel=channel)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
     return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)

@@ -173,8 +173,8 @@ def score_options(config: Config) -> "ScoreOptions":
 MODEL_STEPS = {"items": items, "index": index, "interests": interests, "score": score}
 
 
-def check(config: Config, run: Run) -> str:
-    """Do the step ``check``, and tell which gates only warned.
+def check(config: Config, run: Run, channel: str) -> str:
+    """Do the step ``check`` against the earlier release of *channel*, and tell which gates only warned.
 
     Raises:
         RefusedError: If a gate fails.
@@ -191,6 +191,7 @@ def check(config: Config, run: Run) -> str:
         run,
         config.root,
         gates=configured_gates(config.gates),
+        channel=channel,
         trained_through={str(bundle.role): bundle.trained_through for bundle in bundles},
         memory=config.night.memory,
         threads=config.night.threads,
@@ -199,11 +200,11 @@ def check(config: Config, run: Run) -> str:
     return "; ".join([said, *(f"warning: {verdict.line()}" for verdict in report.warned)])
 
 
-def publish(config: Config, run: Run, *, override: str | None, supersede: str | None) -> "Published":
-    """Do the step ``publish``."""
+def publish(config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str) -> "Published":
+    """Do the step ``publish``, which moves *channel*."""
     from release.publish import publish as publish_release
 
-    return publish_release(run, config.root, override=override, supersede=supersede)
+    return publish_release(run, config.root, override=override, supersede=supersede, channel=channel)
 
 
 def bundles_of(config: Config) -> list[Bundle]:
