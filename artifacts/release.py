@@ -9,7 +9,7 @@ from artifacts.bundle import FileRecord
 from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import read_sealed, write_json, write_sealed
+from artifacts.store import files_under, is_there, read_sealed, write_json, write_sealed
 from artifacts.tables import Sidecar
 
 FORMAT = 1
@@ -129,10 +129,9 @@ def _content_problems(layout: ReleaseLayout, manifest: Manifest) -> Iterator[str
         if problem := _problem_of(folder / name, file.size, file.sha256, layout.manifest.name):
             yield problem
     record = layout.record.folder
-    for path in sorted(folder.rglob("*")):
+    for path in files_under(folder):
         name = path.relative_to(folder).as_posix()
-        of_record = path == record or record in path.parents
-        if not path.is_dir() and path != layout.manifest and not of_record and name not in manifest.files:
+        if path != layout.manifest and record not in path.parents and name not in manifest.files:
             yield f"{path}: not listed in {layout.manifest.name}"
 
 
@@ -152,7 +151,7 @@ def write_record(
         CorruptError: If the record's list cannot be read.
     """
     if listed is None:
-        listed = read_record(record) if record.contents.exists() else {}
+        listed = read_record(record) if is_there(record.contents) else {}
     listed = dict(listed)
     for path, document in documents.items():
         write_json(path, document)
@@ -184,9 +183,9 @@ def record_problems(record: RecordLayout) -> Iterator[str]:
     for name, file in sorted(listed.items()):
         if problem := _problem_of(record.folder / name, file.size, file.sha256, record.contents.name):
             yield problem
-    for path in sorted(record.folder.rglob("*")):
+    for path in files_under(record.folder):
         name = path.relative_to(record.folder).as_posix()
-        if not path.is_dir() and path != record.contents and name not in listed:
+        if path != record.contents and name not in listed:
             yield f"{path}: not listed in {record.contents.name}"
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, StaleRunError, UsageError
 from artifacts.layout import RootLayout, RunLayout
-from artifacts.store import read_json, read_sealed, write_sealed
+from artifacts.store import is_there, read_json, read_sealed, write_sealed
 
 FORMAT = 1
 
@@ -106,7 +106,7 @@ class Run:
             CorruptError: If its ``run.json`` is not one of ours, is changed in any byte, or has another run's key.
         """
         path = RunLayout(folder).run
-        if not path.exists():
+        if not is_there(path):
             raise StaleRunError(f"{folder}: not a prepared run (no {path.name}); run `nightrec prepare` first")
         document = read_sealed(path, version=FORMAT, remedy="run `nightrec prepare` again")
         try:
@@ -135,7 +135,7 @@ def find_run(root: Path, date: str, run_key: str | None = None) -> Run:
     layout = RootLayout(root)
     if run_key is None:
         current = layout.current_run(date)
-        if not current.exists():
+        if not is_there(current):
             raise StaleRunError(
                 f"no run of {date} is prepared under {root}; run `nightrec prepare --date {date}` first"
             )

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from artifacts.digest import canonical_json, document_digest
 from artifacts.errors import ConflictError, CorruptError
+from artifacts.layout import ReleaseLayout
 
 STAGING_PREFIX = ".staging-"
 _LOCK_SUFFIX = ".lock"  # after the name of a staged folder: held while its writer lives
@@ -126,6 +127,66 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file at *path*; of a folder ask :func:`names_in`."""
+    return path.is_file()
+
+
+def size_of(path: Path) -> int | None:
+    """Count the bytes of the file at *path*; None if there is none."""
+    return path.stat().st_size if path.is_file() else None
+
+
+def written_at(path: Path) -> float:
+    """Say when the file at *path* was written, in seconds since 1970; 0 if there is none."""
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def names_in(folder: Path) -> list[str]:
+    """Name the files and folders directly in *folder*, sorted; none if there is no such folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def files_under(folder: Path) -> list[Path]:
+    """List every file under *folder*, at any depth, in the order of their paths."""
+    return [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+
+
+def fetched(path: Path) -> Path:
+    """Give *path* when the file there can be read from this machine's disk.
+
+    Raises:
+        CorruptError: If there is no such file.
+    """
+    if not path.is_file():
+        raise CorruptError(f"{path}: the file is missing")
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a small file whole, as it is now.
+
+    Raises:
+        CorruptError: If it is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptError(f"{path}: expected a file, but it cannot be read ({error.strerror})") from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file at *path*, if there is one."""
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove *folder* and all that is in it: its manifest first, so that nobody takes what is left for a release."""
+    remove_file(ReleaseLayout(folder).manifest)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write *document* under *path* whole or not at all, the same bytes for the same document."""
     with staged_file(path) as file:
@@ -138,10 +199,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CorruptError: If the file is missing, is not JSON, or holds something else than an object.
     """
+    return _parse(path, read_bytes(path))
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CorruptError(f"{path}: expected a file, but it cannot be read ({error.strerror})") from error
+        document = json.loads(content)
     except ValueError as error:
         raise CorruptError(f"{path}: expected JSON, found something else ({error})") from error
     if not isinstance(document, dict):
@@ -166,9 +229,10 @@ def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]
     Raises:
         CorruptError: If it is missing, changed in any byte, or of another format.
     """
-    document = read_json(path)
+    content = read_bytes(path)
+    document = _parse(path, content)
     try:
-        canonical = canonical_json(document) == path.read_bytes()
+        canonical = canonical_json(document) == content
     except ValueError:  # NaN, which JSON has no word for, or half of a surrogate pair
         canonical = False
     digest = document.pop("digest", None)
@@ -188,7 +252,7 @@ def swap_json(path: Path, *, expected: dict[str, Any] | None, document: dict[str
         ConflictError: If another document stands there.
     """
     with exclusive(path.with_name(f".{path.name}.lock")):
-        found = read_json(path) if path.exists() else None
+        found = read_json(path) if is_there(path) else None
         if found != expected:
             raise ConflictError(f"{path} was changed by someone else meanwhile; look at it and try again")
         write_json(path, document)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, InputError, StaleRunError
 from artifacts.layout import sidecar_of
-from artifacts.store import read_json, staged_file, write_json
+from artifacts.store import fetched, is_there, read_json, remove_file, size_of, staged_file, write_json
 
 FORMAT = 1
 BATCH_ROWS = 65_536
@@ -50,7 +50,7 @@ def read_sidecar(path: Path) -> Sidecar:
         CorruptError: If the sidecar is not one of ours.
     """
     sidecar = sidecar_of(path)
-    if not sidecar.exists():
+    if not is_there(sidecar):
         raise StaleRunError(f"{path} is not finished (no {sidecar.name}); run the step that writes it first")
     document = read_json(sidecar)
     if document.pop("format", None) != FORMAT:
@@ -63,10 +63,10 @@ def read_sidecar(path: Path) -> Sidecar:
 
 def is_done(path: Path, inputs: str) -> bool:
     """Whether *path* was finished from the same *inputs* (a digest) and still has the size it had then."""
-    if not sidecar_of(path).exists() or not path.exists():
+    if not is_there(sidecar_of(path)):
         return False
     sidecar = read_sidecar(path)
-    return sidecar.inputs == inputs and sidecar.size == path.stat().st_size
+    return sidecar.inputs == inputs and sidecar.size == size_of(path)
 
 
 def verify_file(path: Path) -> Sidecar:
@@ -171,7 +171,7 @@ def writing_table(path: Path, schema: pa.Schema, *, metadata: Mapping[str, str],
     said = {"format": str(FORMAT), **metadata}
     sorted_metadata = {key: said[key] for key in sorted(said)}
     schema = schema.with_metadata(sorted_metadata)
-    sidecar_of(path).unlink(missing_ok=True)
+    remove_file(sidecar_of(path))
     with staged_file(path) as file:
         hashing = _Hashing(file)
         with pa.ipc.new_file(pa.PythonFile(hashing, mode="w"), schema, options=_OPTIONS) as stream:
@@ -212,10 +212,8 @@ def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterat
     Raises:
         CorruptError: If it is not an Arrow file of our format.
     """
-    if not path.is_file():
-        raise CorruptError(f"{path}: expected an Arrow file, but it is missing")
     try:
-        with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+        with pa.OSFile(str(fetched(path)), "rb") as file, pa.ipc.open_file(file) as reader:
             if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
                 raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
             if columns is None:

@@ -9,7 +9,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError
 from artifacts.release import record_problems, verify_record_file, write_record
 from artifacts.run import Run
-from artifacts.store import STAGING_PREFIX, read_json
+from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
 from release.content import content_of_release, content_of_run, judged_digest
 from release.figures import Limits, figures_of
 from release.gates import GATES, Gate, GateReport, judge
@@ -72,7 +72,7 @@ def standing_report(
     """
     asked = _asked(run, gates, earlier_release(root, run.date, channel), trained_through or {})
     record = run.layout.record
-    if not record.gates.exists():
+    if not is_there(record.gates):
         return None
     try:
         report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
@@ -119,8 +119,8 @@ def _judge(
 def _keep(run: Run, report: GateReport) -> None:
     record = run.layout.record
     try:
-        if record.contents.exists() and any(record_problems(record)):
-            record.contents.unlink()
+        if is_there(record.contents) and any(record_problems(record)):
+            remove_file(record.contents)
     except CorruptError:
-        record.contents.unlink()  # the verdict is made anew, and so is the list of what was recorded
+        remove_file(record.contents)  # the verdict is made anew, and so is the list of what was recorded
     write_record(record, {record.gates: report.document()})

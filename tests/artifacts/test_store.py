@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -13,7 +14,23 @@ from hypothesis import strategies as st
 
 from artifacts.digest import canonical_json, document_digest, file_digest
 from artifacts.errors import ConflictError, CorruptError
-from artifacts.store import exclusive, read_json, staged_file, staged_folder, swap_json, write_json
+from artifacts.store import (
+    exclusive,
+    fetched,
+    files_under,
+    is_there,
+    names_in,
+    read_bytes,
+    read_json,
+    remove_file,
+    remove_folder,
+    size_of,
+    staged_file,
+    staged_folder,
+    swap_json,
+    write_json,
+    written_at,
+)
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -194,3 +211,42 @@ def test_lock_is_dropped_with_its_block(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "deep" / ".lock"):
             1 / 0  # noqa: B018
+
+
+def test_what_is_under_a_root_is_told_in_one_way(tmp_path: Path) -> None:
+    """Whether a file is there, its size, the names beside it, and all files at any depth."""
+    write_json(tmp_path / "b" / "deep" / "x.json", {})
+    write_json(tmp_path / "a.json", {"n": 1})
+    assert is_there(tmp_path / "a.json")
+    assert not is_there(tmp_path / "b")
+    assert not is_there(tmp_path / "none")
+    assert (size_of(tmp_path / "b" / "deep" / "x.json"), size_of(tmp_path / "none")) == (3, None)
+    assert names_in(tmp_path) == ["a.json", "b"]
+    assert names_in(tmp_path / "none") == []
+    assert files_under(tmp_path) == [tmp_path / "a.json", tmp_path / "b" / "deep" / "x.json"]
+    assert read_bytes(tmp_path / "a.json") == b'{\n  "n": 1\n}\n'
+    assert fetched(tmp_path / "a.json") == tmp_path / "a.json"
+    with pytest.raises(CorruptError, match=r"none: the file is missing"):
+        fetched(tmp_path / "none")
+    os.utime(tmp_path / "a.json", (5, 7))
+    assert (written_at(tmp_path / "a.json"), written_at(tmp_path / "none")) == (7, 0)
+
+
+def test_the_manifest_of_a_removed_folder_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is half removed has no manifest, and what is gone already can be removed again."""
+    folder = tmp_path / "v"
+    write_json(folder / "scores" / "a.json", {})
+    write_json(folder / "manifest.json", {})
+    left: list[list[str]] = []
+    rmtree = shutil.rmtree
+
+    def look(path: Path) -> None:
+        left.append([entry.name for entry in files_under(path)])
+        rmtree(path)
+
+    monkeypatch.setattr("artifacts.store.shutil.rmtree", look)
+    for _ in range(2):
+        remove_folder(folder)
+    assert left == [["a.json"]]
+    assert names_in(tmp_path) == []
+    remove_file(folder / "a.json")
