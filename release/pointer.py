@@ -193,8 +193,9 @@ def find_release(root: Path, version: str | None = None, channel: str = LATEST) 
 def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | None:
     """Give the newest release of an earlier data date than *date* that readers of *channel* have had.
 
-    What was stored under a hold, or withdrawn by a rollback, is no yardstick: its date lies after the pointer's.
-    Of several releases of one date, the one that the pointer's chain of parents leads to is taken.
+    The pointer's chain of parents leads to it: what was stored under a hold, withdrawn by a rollback, or published to
+    another channel is no yardstick. Where the chain is broken, because a release of it was pruned or because nights
+    are repeated that lie before it, the newest stored release of an earlier date stands in.
 
     Raises:
         CorruptError: If a pointer or manifest on the way is changed.
@@ -202,14 +203,11 @@ def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | N
     pointer = read_pointer(root, channel)
     if pointer is None:
         return None
-    known = [version for version in versions(root) if version[:10] < date and version[:10] <= pointer.date]
-    if not known:
-        return None
-    newest = {version for version in known if version[:10] == known[-1][:10]}
     for version in _lineage(root, pointer.version):
-        if version in newest:
+        if version[:10] < date:
             return find_release(root, version)
-    return find_release(root, max(newest))
+    known = [version for version in versions(root) if version[:10] < date and version[:10] <= pointer.date]
+    return find_release(root, known[-1]) if known else None
 
 
 def _lineage(root: Path, version: str) -> Iterator[str]:

@@ -81,11 +81,12 @@ def publish(
         ConflictError: If someone else stored this version or moved the pointer meanwhile.
     """
     _require_words(override=override, supersede=supersede)
-    objection = _objection(run)
+    earlier = earlier_release(root, run.date, channel)
+    objection = _objection(run, earlier.version if earlier else None, channel)
     if objection and override is None:
         raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
     pointer = read_pointer(root, channel)
-    manifest = _manifest(run, root, channel)
+    manifest = _manifest(run, earlier)
     layout = RootLayout(root).release(manifest.version)
     moves, note = _may_move(root, pointer, manifest, channel, supersede)
     overrides = []
@@ -122,8 +123,8 @@ def _require_words(**reasons: str | None) -> None:
             raise UsageError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
 
 
-def _objection(run: Run) -> str:
-    """Say why the run is not blessed; ``""`` if it is."""
+def _objection(run: Run, earlier: str | None, channel: str) -> str:
+    """Say why the run is not blessed for readers of *channel*, who have had *earlier*; ``""`` if it is."""
     record = run.layout.record
     if not record.gates.exists():
         return f"{run.folder}: not checked yet; run `nightrec check --date {run.date}` first"
@@ -133,16 +134,24 @@ def _objection(run: Run) -> str:
         raise CorruptError(f"{record.gates}: expected the gates' verdict ({error!r}); run `nightrec check`") from error
     if report.run_key != run.run_key or report.judged != judged_digest(run):
         return f"{record.gates}: judges other content than the run has now; run `nightrec check` again"
+    if report.earlier != earlier:
+        judged, had = report.earlier or "no earlier release", earlier or "none of an earlier date"
+        return (
+            f"{record.gates}: compares with {judged}, but readers of {channel} have had {had}; {_again(run, channel)}"
+        )
     if report.failed:
         return f"{run.date}: refused by the gates {', '.join(verdict.name for verdict in report.failed)}"
     return ""
 
 
-def _manifest(run: Run, root: Path, channel: str) -> Manifest:
+def _again(run: Run, channel: str) -> str:
+    return f"run `nightrec check --date {run.date}{'' if channel == LATEST else f' --channel {channel}'}` again"
+
+
+def _manifest(run: Run, earlier: Release | None) -> Manifest:
     files = {name: ContentFile.of(read_sidecar(path)) for name, path in sorted(content_files(run).items())}
     ids = ("model_id", "bundle_id")
     bundles = {role: {name: said[name] for name in ids} for role, said in sorted(run.bundles.items())}
-    earlier = earlier_release(root, run.date, channel)
     manifest = Manifest(run.date, run.run_key, bundles, earlier.version if earlier else None, files)
     if not manifest.rows(ReleaseLayout(run.folder).scores.name):
         raise RefusedError(f"{run.folder}: no user has a recommendation; zero rows are never published")
