@@ -11,9 +11,10 @@ from artifacts.release import record_problems, verify_record_file, write_record
 from artifacts.run import Run
 from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
 from release.content import content_of_release, content_of_run, judged_digest
-from release.figures import Limits, figures_of
+from release.figures import figures_of
 from release.gates import GATES, Gate, GateReport, judge
 from release.pointer import LATEST, Release, earlier_release
+from release.query import Limits
 
 
 def check(

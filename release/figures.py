@@ -1,20 +1,15 @@
 """From a night's tables, and those of the earlier release, to the figures that the gates judge."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 
-from artifacts.errors import CorruptError, InputError, NightrecError
+from artifacts.errors import CorruptError, InputError
 from artifacts.run import Run, seen_within
 from artifacts.tables import opening_arrow, verify_file
 from release.content import Content, batches_of, schema_of
@@ -31,6 +26,7 @@ from release.measure import (
     measure_items,
     measure_scores,
 )
+from release.query import Limits, query
 
 CHURN_TOP = 10  # ranks that churn looks at
 PSI_ROWS = 1000  # below, the index is mostly noise: about bins x (1/rows + 1/rows)
@@ -49,21 +45,6 @@ _WAYS_OF_AN_INTERACTION = (
 )
 _FIRST_NIGHT = "first night: there is no release of an earlier date to compare with"
 _PSI_FLOOR = 1e-4  # an empty bin counts as this share, else its logarithm is infinite
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What DuckDB may use while it compares two nights.
-
-    Attributes:
-        memory: Such as ``"1GB"``; what does not fit goes to ``spill``.
-        threads: Threads; 0 is all.
-        spill: Folder for what does not fit.
-    """
-
-    memory: str
-    threads: int
-    spill: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +307,7 @@ def compare_tops(now: Sequence[Path], before: Sequence[Path], *, top: int, limit
     groups = [([a], [b]) for a, b in zip(now, before, strict=True)] if same_cut else [(now, before)]
     pairs = kept = 0
     for ours, theirs in groups:
-        found = _query(
+        found = query(
             """
             WITH a AS (SELECT user_id, item_id FROM ours WHERE rank <= $top),
                  b AS (SELECT user_id, item_id FROM theirs WHERE rank <= $top)
@@ -343,27 +324,7 @@ def compare_tops(now: Sequence[Path], before: Sequence[Path], *, top: int, limit
 
 def count_repeated_users(histories: Sequence[Path], limits: Limits) -> int:
     """Count the rows of *histories* (verified tables) whose user is in another row too."""
-    return _query("SELECT count(*) - count(DISTINCT user_id) FROM users", {"users": histories}, {}, limits)[0]
-
-
-def _query(
-    sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits
-) -> tuple[int, ...]:
-    options: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": limits.memory,
-        "temp_directory": str(limits.spill),
-        "preserve_insertion_order": False,
-    }
-    if limits.threads:
-        options["threads"] = limits.threads
-    try:
-        with closing(duckdb.connect(config=options)) as connection:
-            for name, paths in tables.items():
-                connection.register(name, pa.dataset.dataset([str(path) for path in paths], format="ipc"))
-            row = connection.execute(sql, dict(values)).fetchone()
-    except duckdb.Error as error:
-        raise NightrecError(f"comparing {', '.join(tables)} under {limits.memory} of memory failed: {error}") from error
-    return tuple(int(value) for value in row or ())
+    return query("SELECT count(*) - count(DISTINCT user_id) FROM users", {"users": histories}, {}, limits)[0]
 
 
 def _parameter(content: Content, name: str) -> float:

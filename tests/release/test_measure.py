@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from artifacts import schemas
 from artifacts.tables import writing_table
-from release.figures import Limits, compare_tops, count_repeated_users
+from release.figures import compare_tops, count_repeated_users
 from release.measure import compare_users, measure_histories, measure_interests, measure_items, measure_scores
+from release.query import Limits
 
 LAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ITEMS = list(range(10, 20))

@@ -1,0 +1,56 @@
+"""One question to DuckDB over tables of Arrow files that need not fit into memory."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.dataset as ds
+
+from artifacts.errors import NightrecError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What DuckDB may use while it compares two nights.
+
+    Attributes:
+        memory: Such as ``"1GB"``; what does not fit goes to ``spill``.
+        threads: Threads; 0 is all.
+        spill: Folder for what does not fit.
+    """
+
+    memory: str
+    threads: int
+    spill: Path
+
+
+def query(sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits) -> tuple[int, ...]:
+    """Ask DuckDB for one row of whole numbers; sums of nothing count as 0.
+
+    Args:
+        sql: The question; it names the tables.
+        tables: Name to verified Arrow files that together are the table.
+        values: Named parameters of *sql*.
+        limits: What DuckDB may use.
+
+    Raises:
+        NightrecError: If it cannot be answered within the limits.
+    """
+    options: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": limits.memory,
+        "temp_directory": str(limits.spill),
+        "preserve_insertion_order": False,
+    }
+    if limits.threads:
+        options["threads"] = limits.threads
+    try:
+        with closing(duckdb.connect(config=options)) as connection:
+            for name, paths in tables.items():
+                connection.register(name, ds.dataset([str(path) for path in paths], format="ipc"))
+            row = connection.execute(sql, dict(values)).fetchone()
+    except duckdb.Error as error:
+        raise NightrecError(f"comparing {', '.join(tables)} under {limits.memory} of memory failed: {error}") from error
+    return tuple(int(value or 0) for value in row or ())
