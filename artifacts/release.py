@@ -8,6 +8,7 @@ from typing import Any, Self
 from artifacts.bundle import FileRecord
 from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError
+from artifacts.fields import DAY, SHA256, VERSION, inner, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
 from artifacts.store import files_under, is_there, read_sealed, write_json, write_sealed
 from artifacts.tables import Sidecar
@@ -33,6 +34,16 @@ class ContentFile:
     def of(cls, sidecar: Sidecar) -> Self:
         """Take over what was recorded when the file was written."""
         return cls(sidecar.size, sidecar.sha256, sidecar.rows)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """Read what JSON says of a file.
+
+        Raises:
+            ValueError: If a field is missing, strange or of another type.
+        """
+        only(document, "size", "sha256", "rows")
+        return cls(whole(document, "size"), text(document, "sha256", SHA256), whole(document, "rows"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,25 @@ class Manifest:
         """
         document = read_sealed(path, version=FORMAT)
         try:
-            files = {_inner(name): ContentFile(**file) for name, file in document.pop("files").items()}
-            return cls(**document, files=files)
-        except (TypeError, AttributeError, KeyError, ValueError) as error:
-            raise CorruptError(f"{path}: expected the fields of a manifest ({error!r})") from error
+            return cls.from_document(document)
+        except ValueError as error:
+            raise CorruptError(f"{path}: expected the fields of a manifest ({error})") from error
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """Read what JSON says of a release.
+
+        Raises:
+            ValueError: If a field is missing, strange or of another type, or a file would lie outside of the release.
+        """
+        only(document, "date", "run_key", "bundles", "parent", "files")
+        return cls(
+            date=text(document, "date", DAY),
+            run_key=text(document, "run_key"),
+            bundles={role: _ids(said) for role, said in table(document, "bundles").items()},
+            parent=None if document.get("parent", "") is None else text(document, "parent", VERSION),
+            files={_content(name): ContentFile.from_document(file) for name, file in table(document, "files").items()},
+        )
 
 
 def verify_release(folder: Path) -> Manifest:
@@ -168,9 +194,10 @@ def read_record(record: RecordLayout) -> dict[str, FileRecord]:
     """
     document = read_sealed(record.contents, version=FORMAT)
     try:
-        return {_inner(name): FileRecord(**file) for name, file in document["files"].items()}
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise CorruptError(f"{record.contents}: expected the fields of a record ({error!r})") from error
+        only(document, "files")
+        return {inner(name): _recorded(file) for name, file in table(document, "files").items()}
+    except ValueError as error:
+        raise CorruptError(f"{record.contents}: expected the fields of a record ({error})") from error
 
 
 def record_problems(record: RecordLayout) -> Iterator[str]:
@@ -214,9 +241,19 @@ def _problem_of(path: Path, size: int, sha256: str, listed_in: str) -> str | Non
     return None
 
 
-def _inner(name: str) -> str:
-    """Refuse a listed name that would lead out of its folder."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name:
-        raise ValueError(f"{name!r} is not the path of a file inside")
+def _ids(document: dict[str, Any]) -> dict[str, str]:
+    only(document, "model_id", "bundle_id")
+    return {name: text(document, name) for name in ("model_id", "bundle_id")}
+
+
+def _recorded(document: dict[str, Any]) -> FileRecord:
+    only(document, "size", "sha256")
+    return FileRecord(whole(document, "size"), text(document, "sha256", SHA256))
+
+
+def _content(name: str) -> str:
+    """Refuse a listed name that lies outside of the release, or where the manifest and the record lie."""
+    release = ReleaseLayout(Path())
+    if Path(inner(name)).parts[0] in {release.manifest.name, release.record.folder.name}:
+        raise ValueError(f"{name!r} is no place for content")
     return name

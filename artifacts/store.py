@@ -15,6 +15,7 @@ from artifacts.errors import ConflictError, CorruptError
 from artifacts.layout import ReleaseLayout
 
 STAGING_PREFIX = ".staging-"
+_MOST_BYTES = 1 << 28  # of a document that is read whole: far above any manifest, far below what hurts
 _LOCK_SUFFIX = ".lock"  # after the name of a staged folder: held while its writer lives
 
 
@@ -167,9 +168,11 @@ def read_bytes(path: Path) -> bytes:
     """Read a small file whole, as it is now.
 
     Raises:
-        CorruptError: If it is missing or cannot be read.
+        CorruptError: If it is missing, cannot be read, or is no small file.
     """
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise CorruptError(f"{path}: expected a document of at most {_MOST_BYTES} bytes, found {size}")
         return path.read_bytes()
     except OSError as error:
         raise CorruptError(f"{path}: expected a file, but it cannot be read ({error.strerror})") from error
@@ -205,7 +208,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path}: expected JSON, found something else ({error})") from error
     if not isinstance(document, dict):
         raise CorruptError(f"{path}: expected a JSON object, found a {type(document).__name__}")
@@ -233,7 +236,7 @@ def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]
     document = _parse(path, content)
     try:
         canonical = canonical_json(document) == content
-    except ValueError:  # NaN, which JSON has no word for, or half of a surrogate pair
+    except (ValueError, RecursionError):  # NaN, which JSON has no word for, half of a surrogate pair, a deep nest
         canonical = False
     digest = document.pop("digest", None)
     if document.get("format") != version:
