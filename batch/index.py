@@ -163,7 +163,8 @@ def _select(run: Run, catalogue: pa.Table, item_ids: pa.Array) -> tuple[np.ndarr
         "indexed": int(good.sum()),
     }
     if not good.any():
-        raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed: {counts}")
+        reasons = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+        raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed ({reasons or 'no items'})")
     return (rows, vectors, counts) if good.all() else (rows[good], vectors[good], counts)
 
 

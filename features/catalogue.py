@@ -27,10 +27,12 @@ def encode_catalogue(
 
     Returns:
         The catalogue, and counts: ``items`` (in it), ``items_excluded``, ``items_ineligible``, ``items_unknown`` (no
-        feature is known: no signal), ``items_id_unknown``.
+        feature is known: no signal), ``items_id_unknown``, ``items_NAME_unknown`` of each other feature (null or never
+        seen in training), and ``items_untitled`` where titles are declared.
 
     Raises:
-        InputError: If an id is null or there twice, ``eligible`` is null, or a type is not the vocabulary's.
+        InputError: If an id is null or there twice, ``eligible`` is null, a type is not the vocabulary's, or every item
+            is excluded.
         UsageError: If a feature or a group has no column.
     """
     source = inputs.items
@@ -48,12 +50,17 @@ def encode_catalogue(
     columns["title"] = _title(table)
     schema = schemas.catalogue(columns["item_id"].type, spec.item_features, groups)
     catalogue = pa.table([columns[name] for name in schema.names], schema=schema)
+    unknown = {
+        name: int(np.count_nonzero(columns[f"feature_{name}"].to_numpy() == UNKNOWN)) for name in spec.item_features
+    }
     return catalogue, {
         "items": len(catalogue),
         "items_excluded": excluded,
         "items_ineligible": len(catalogue) - int(pc.sum(columns["eligible"], min_count=0).as_py()),
         "items_unknown": int(np.count_nonzero(~signal)),
-        "items_id_unknown": int(np.count_nonzero(rows[0] == UNKNOWN)),
+        "items_id_unknown": unknown.pop("item_id"),
+        **{f"items_{name}_unknown": count for name, count in unknown.items()},
+        **({"items_untitled": columns["title"].null_count} if "title" in source.names else {}),
     }
 
 
@@ -87,11 +94,19 @@ def require_columns(table: str, source: Source | None, names: Sequence[str]) -> 
 
 
 def read_excluded(source: Source | None, kind: pa.DataType) -> pa.Array:
-    """Read the ids of an exclude table, ascending and each once; none if there is no table. Nulls are skipped."""
+    """Read the ids of an exclude table, ascending and each once; none if there is no table.
+
+    Raises:
+        InputError: If one is null: whoever was to be gone would stay.
+    """
     if source is None:
         return pa.array([], kind)
-    ids = pa.chunked_array([widen(batch.column("id")) for _, batch in read_batches(source, ["id"])], kind)
-    return fit_vocabulary("id", ids).values
+    parts = []
+    for path, batch in read_batches(source, ["id"]):
+        if batch.column("id").null_count:
+            raise InputError(f"{path}: column {source.columns['id']} has nulls; expected the id that is to be gone")
+        parts.append(widen(batch.column("id")))
+    return fit_vocabulary("id", pa.chunked_array(parts, kind)).values
 
 
 def _kept_items(inputs: Inputs, names: Sequence[str]) -> tuple[pa.Table, int]:
@@ -121,6 +136,10 @@ def _kept_items(inputs: Inputs, names: Sequence[str]) -> tuple[pa.Table, int]:
             f"{source.columns['item_id']}; keep one row of each item"
         )
     gone = pc.is_in(ids, value_set=read_excluded(inputs.exclude_items, ids.type))
+    if inputs.exclude_items is not None and pc.all(gone).as_py():
+        raise InputError(
+            f"{inputs.exclude_items.path}: every item of {source.path} is excluded; expected some to be left"
+        )
     return table.filter(pc.invert(gone)), int(pc.sum(gone, min_count=0).as_py())
 
 

@@ -49,9 +49,10 @@ class Histories:
 
     Attributes:
         counts: What was read, dropped and kept: ``interactions_read``, ``interactions_null``,
-            ``interactions_future``, ``interactions_of_excluded_users``, ``interactions_with_excluded_items``,
-            ``interactions`` (kept), ``interactions_uncatalogued`` (among them), ``gaps_negative``, ``users``,
-            ``users_excluded``, ``users_cold``.
+            ``interactions_future``, ``interactions_before_1970`` (not dropped), ``interactions_of_excluded_users``,
+            ``interactions_with_excluded_items``, ``interactions`` (kept), ``interactions_uncatalogued`` (among them),
+            ``gaps_negative``, ``users``, ``users_excluded``, ``users_cold``, ``users_NAME_unknown`` of each profile
+            feature (null, never seen in training, or of a user who is not listed).
     """
 
     counts: dict[str, int]

@@ -119,13 +119,17 @@ def files_of(source: Source) -> Files:
     if path.is_file():
         return Files((path,), 0)
     if path.is_dir():
-        base, found = path, [file for file in path.rglob("*") if file.is_file()]
+        base, found = path, [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
     else:
         matches = glob.glob(source.path, recursive=True, include_hidden=True)  # noqa: PTH207 - pathlib takes no ready pattern
-        base, found = Path(), [file for file in map(Path, matches) if file.is_file()]
+        base, found = Path(), [file for file in map(Path, matches) if not file.is_dir()]
     hidden = {file for file in found if any(part[0] in "._" for part in _parts(file, base, source))}
     paths = sorted(set(found) - hidden)
     for file in paths:
+        if not file.is_file():
+            raise InputError(
+                f"{file}: expected a file, found a link to a folder or to nothing; give a glob, or remove it"
+            )
         if path.is_dir() and file.suffix not in (".parquet", ".pq"):
             raise InputError(f"{file}: expected only Parquet files in this folder; move it away, or give a glob")
     if not paths:
@@ -273,14 +277,23 @@ def read_batches(source: Source, names: list[str]) -> Iterator[tuple[Path, pa.Re
     """Stream the columns *names* (ours) of all files, with the file that each batch is from; types as in the files.
 
     Raises:
-        InputError: If a file is damaged.
+        InputError: If a file is damaged, or a text is not UTF-8.
     """
     columns = [source.columns[name] for name in names]
     for path in files_of(source).paths:
         with opening_parquet(path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                arrays = [batch.column(column) for column in columns]
+                arrays = [_sound(path, column, batch.column(column)) for column in columns]
                 yield path, pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def _sound(path: Path, column: str, values: pa.Array) -> pa.Array:
+    """Refuse text that is not UTF-8: Parquet says that it is, and nobody has looked."""
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: column {column}: expected text in UTF-8 ({error}); write the file anew") from error
+    return values
 
 
 def fingerprint_inputs(inputs: Inputs) -> str:

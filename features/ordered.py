@@ -172,9 +172,11 @@ def _create(
 def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: IdTypes, now_us: int) -> dict[str, int]:
     """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
 
+    An event before 1970 is kept, as the oldest of its user's, and counted: it is often a clock that was not set.
     A user whose history is empty has a row without an item: it makes a user, and meets no item.
     """
-    counts = {"interactions_read": 0, "interactions_null": 0, "interactions_future": 0}
+    names = ("interactions_read", "interactions_null", "interactions_future", "interactions_before_1970")
+    counts = dict.fromkeys(names, 0)
 
     def kept() -> Iterator[pa.RecordBatch]:
         for batch, others in read_events(inputs):
@@ -183,6 +185,7 @@ def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: I
             counts["interactions_read"] += batch.num_rows
             counts["interactions_null"] += batch.num_rows - whole.num_rows
             counts["interactions_future"] += whole.num_rows - past.num_rows
+            counts["interactions_before_1970"] += int(np.count_nonzero(past.column("time_us").to_numpy() < 0))
             yield past
             nothing = [pa.nulls(len(others), kind) for kind in (types.item_id, pa.int64())]
             yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)
@@ -225,9 +228,13 @@ def _load_users(
         ORDER BY shard, user_id
     """)
     people, users = _number(connection, "FROM people"), _number(connection, "FROM users")
+    unknown = {
+        f"users_{name}_unknown": _number(connection, f"FROM users WHERE {column} = {UNKNOWN}")
+        for name, column in zip(spec.profile_features, profile, strict=True)
+    }
     for table in ("people", "listed"):
         connection.execute(f"DROP TABLE {table}")
-    return {"users": users, "users_excluded": people - users}
+    return {"users": users, "users_excluded": people - users, **unknown}
 
 
 def _listed(

@@ -14,6 +14,8 @@ from artifacts.errors import UsageError
 SECOND = 1_000_000
 UNITS = {"s": SECOND, "ms": 1_000, "us": 1}  # microseconds in one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def zone_of(name: str) -> ZoneInfo:
@@ -43,7 +45,7 @@ def to_micros(times: pa.Array, *, naive_zone: str, unit: str | None = None) -> p
         unit: ``"s"``, ``"ms"`` or ``"us"`` for integers.
 
     Raises:
-        ValueError: If the type says no time, or a time does not fit.
+        ValueError: If the type says no time, or a time lies outside the years 1 to 9999.
     """
     if not is_time(times.type, unit):
         raise ValueError(f"expected a timestamp, or integers with a declared time_unit, found {times.type}")
@@ -60,6 +62,12 @@ def to_micros(times: pa.Array, *, naive_zone: str, unit: str | None = None) -> p
         edges, offsets = _local_offsets(naive_zone)
         local = pc.fill_null(numbers, 0).to_numpy()
         numbers = pa.array(local - offsets[np.searchsorted(edges, local, side="right")], mask=_nulls(numbers))
+    found = pc.min_max(numbers).as_py()
+    for extreme in found.values():
+        if extreme is not None and not _FIRST <= extreme <= _LAST:
+            raise ValueError(
+                f"a time is out of range: expected one of the years 1 to 9999, found {extreme} us since 1970"
+            )
     return numbers
 
 

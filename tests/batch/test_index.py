@@ -291,7 +291,7 @@ def test_nothing_to_index_is_an_error(prepared: Run, user_bundle: Bundle) -> Non
     """A catalogue whose vectors are all zero gives no empty index but an error with the counts."""
     rewrite_items(prepared, lambda vectors: vectors.fill(0))
 
-    with pytest.raises(InputError, match=r"none of the 45 items can be indexed: .*'zero_vectors': 37"):
+    with pytest.raises(InputError, match=r"none of the 45 items can be indexed .*37 zero vectors"):
         build_index(prepared, user_bundle, IndexOptions(), threads=1)
     assert not prepared.layout.index.ivf.exists()
 

@@ -38,6 +38,7 @@ def test_items_are_encoded_in_the_order_of_their_ids(tmp_path, shop):
         "items_ineligible": 0,
         "items_unknown": 1,
         "items_id_unknown": 1,
+        "items_brand_unknown": 2,
     }
 
 

@@ -130,6 +130,7 @@ def test_every_user_is_told_the_newest_behaviours(events, shards, shop, spec, da
         "interactions_read": len(events),
         "interactions_null": len(events) - len(usable),
         "interactions_future": len(usable) - len(past),
+        "interactions_before_1970": 0,
         "interactions": len(kept),
         "interactions_of_excluded_users": sum(event[0] == 2 for event in past),
         "interactions_with_excluded_items": sum(event[1] == 20 for event in past if event[0] != 2),
@@ -138,6 +139,7 @@ def test_every_user_is_told_the_newest_behaviours(events, shards, shop, spec, da
         "users": len(histories),
         "users_excluded": int(any(event[0] == 2 for event in past)),
         "users_cold": sum(not row["history_length"] for row in histories),
+        "users_country_unknown": sum(row["profile_country"] == 1 for row in histories),
     }
 
 
