@@ -1,0 +1,115 @@
+"""A step in a Kubernetes pod; imported only where a surface asks for it, since it needs Airflow's provider."""
+
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException
+from kubernetes.client import models as k8s
+from kubernetes.client.exceptions import ApiException
+
+from night.settings import Surface, said
+from night.step import settle
+
+_LAST_LINES = 20  # of the log; the answer is among them
+_STARTUP_SECONDS = 1_800  # a node with a GPU may have to be made first
+_USER = 10_001  # the image's own
+
+
+class PodStep(KubernetesPodOperator):
+    """Runs the image of ``nightrec``; its exit code means what it means in a process."""
+
+    def __init__(self, *, wait_seconds: int, **options: Any) -> None:
+        """Take the options of the operator, and how long to wait for a day that is not there."""
+        super().__init__(**options)
+        self.wait_seconds = wait_seconds
+        self._ended: tuple[int, str] | None = None
+
+    def execute(self, context: Any) -> None:
+        """Run it; what it says is the task's log, and its answer the task's XCom."""
+        self.arguments = said(self.arguments)
+        try:
+            super().execute(context)
+        except AirflowException:
+            if self._ended is None:
+                raise  # the pod never came to run the command
+        if self._ended is None:
+            raise AirflowException("the pod is gone, and nobody saw how it ended; it may be tried again")
+        answer = settle(context, self.arguments[0], *self._ended, self.wait_seconds)
+        context["ti"].xcom_push(key="return_value", value=answer)
+
+    def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
+        """Look at how the command ended and what it answered, before the pod is deleted."""
+        code = exit_code(remote_pod, self.base_container_name)
+        if code is not None:
+            self._ended = code, self._log_of(remote_pod)
+        super().cleanup(pod, remote_pod, xcom_result, context)
+
+    def _log_of(self, pod: Any) -> str:
+        try:
+            log: str = self.client.read_namespaced_pod_log(
+                pod.metadata.name,
+                pod.metadata.namespace,
+                container=self.base_container_name,
+                tail_lines=_LAST_LINES,
+            )
+        except ApiException as error:
+            self.log.warning("the pod's answer could not be read: %s", error.reason)
+            return ""
+        return log
+
+
+def exit_code(pod: Any, container: str) -> int | None:
+    """Read from a pod's status how a container of it ended; None if it has not."""
+    statuses = (pod.status.container_statuses or []) if pod and pod.status else []
+    states = [status.state for status in statuses if status.name == container and status.state]
+    return next((state.terminated.exit_code for state in states if state.terminated), None)
+
+
+def pod(verb: str, surface: Surface) -> dict[str, Any]:
+    """Say what the pod of a step is like: not root, nothing to write to but ``/tmp`` and the claim, secrets by name."""
+    texts = surface.texts
+    volumes = [k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource())]
+    mounts = [k8s.V1VolumeMount(name="tmp", mount_path="/tmp")]
+    if texts["CLAIM"]:
+        claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=texts["CLAIM"])
+        volumes.append(k8s.V1Volume(name="job", persistent_volume_claim=claim))
+        mounts.append(k8s.V1VolumeMount(name="job", mount_path=texts["MOUNT"]))
+    secret = k8s.V1SecretEnvSource(name=texts["ENV_SECRET"])
+    return {
+        "image": surface.image(verb),
+        "name": f"nightrec-{verb}",
+        "namespace": texts["NAMESPACE"],
+        "service_account_name": texts["SERVICE_ACCOUNT"],
+        "automount_service_account_token": False,
+        "pod_template_file": texts["POD_TEMPLATE"] or None,
+        "env_vars": [k8s.V1EnvVar(name="HOME", value="/tmp")],
+        "env_from": [k8s.V1EnvFromSource(secret_ref=secret)] if texts["ENV_SECRET"] else [],
+        "volumes": volumes,
+        "volume_mounts": mounts,
+        "container_resources": _resources(verb, surface),
+        "security_context": k8s.V1PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=_USER,
+            run_as_group=_USER,
+            fs_group=_USER,
+            seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
+        ),
+        "container_security_context": k8s.V1SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=k8s.V1Capabilities(drop=["ALL"]),
+        ),
+        "startup_timeout_seconds": _STARTUP_SECONDS,
+        "container_name_log_prefix_enabled": False,
+        "log_events_on_failure": True,
+        "log_pod_spec_on_failure": False,
+    }
+
+
+def _resources(verb: str, surface: Surface) -> k8s.V1ResourceRequirements:
+    cpus, memory = surface.texts["CPUS"], surface.texts["MEMORY"]
+    requests = {name: amount for name, amount in (("cpu", cpus), ("memory", memory)) if amount}
+    limits = {"memory": memory} if memory else {}
+    if surface.on_gpu(verb):
+        limits["nvidia.com/gpu"] = str(surface.numbers["GPUS"])
+    return k8s.V1ResourceRequirements(requests=requests or None, limits=limits or None)

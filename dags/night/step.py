@@ -1,0 +1,195 @@
+"""A step of the night as a task of Airflow: what its exit code means there, and who is told of its end."""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias, BaseOperator, Variable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
+
+from night.command import Command
+from night.settings import MAPPED_STEPS, Surface, data_date, said
+
+LIMIT = 1_000  # bytes of an XCom
+WEBHOOK = "nightrec_webhook"  # the Airflow variable with its address
+_WEBHOOK_SECONDS = 10
+_NOT_YET = 5
+_NOT_RETRIED = {
+    2: "wrong usage or config",
+    3: "refused",
+    4: "the input is wrong, or someone else published meanwhile",
+}
+_log = logging.getLogger(__name__)
+
+
+class Step(BaseOperator):
+    """Runs ``nightrec`` in a process on the worker."""
+
+    template_fields = ("arguments",)
+
+    def __init__(self, *, arguments: list[str], command: list[str], wait_seconds: int, **options: Any) -> None:
+        """Take the arguments, the command that they are for, and how long to wait for a day that is not there."""
+        super().__init__(**options)
+        self.arguments = arguments
+        self.command = command
+        self.wait_seconds = wait_seconds
+        self._running: Command | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run it; its standard error is the task's log, and its answer the task's XCom."""
+        line = [*self.command, *said(self.arguments)]
+        self.log.info("$ %s", shlex.join(line))
+        self._running = Command(line, os.environ)
+        code, output = self._running.run(partial(self.log.info, "%s"))
+        return settle(context, self.arguments[0], code, output, self.wait_seconds)
+
+    def on_kill(self) -> None:
+        """Pass on that the task is to stop."""
+        if self._running is not None:
+            self._running.stop()
+
+
+def step(verb: str, surface: Surface) -> Any:
+    """Make the task of a step, or, for a step that is mapped over groups of shards, its tasks."""
+    options: dict[str, Any] = {"outlets": [AssetAlias(surface.dag_id)]} if verb == "publish" else {}
+    if verb == "publish":
+        options["on_success_callback"] = partial(tell, surface)
+    lines = surface.lines(verb)
+    if verb in MAPPED_STEPS:
+        in_flight = surface.numbers["IN_FLIGHT"]
+        operator, given = _operator(verb, surface)
+        return operator.partial(task_id=verb, max_active_tis_per_dagrun=in_flight, **given).expand(arguments=lines)
+    return call(verb, lines[0], surface, **options)
+
+
+def call(task_id: str, arguments: list[str], surface: Surface, **options: Any) -> Any:
+    """Make a task that calls ``nightrec`` with *arguments*, which are templates, where the surface's steps run."""
+    operator, given = _operator(task_id, surface)
+    return operator(task_id=task_id, arguments=arguments, **given, **options)
+
+
+def _operator(verb: str, surface: Surface) -> tuple[Any, dict[str, Any]]:
+    """Choose the operator that runs a step where the settings say; a provider is imported only if it is asked for."""
+    given = {
+        "wait_seconds": surface.numbers["WAIT_SECONDS"],
+        "pool": surface.pool(verb),
+        "retries": surface.numbers["RETRIES"],
+        "retry_delay": timedelta(seconds=surface.numbers["RETRY_SECONDS"]),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(hours=1),
+        "on_failure_callback": partial(tell, surface),
+    }
+    if surface.texts["WHERE"] == "docker":
+        from night.container import DockerStep, container
+
+        return DockerStep, {**given, **container(verb, surface)}
+    if surface.texts["WHERE"] == "kubernetes":
+        from night.pod import PodStep, pod
+
+        return PodStep, {**given, **pod(verb, surface)}
+    return Step, {**given, "command": shlex.split(surface.texts["COMMAND"])}
+
+
+def settle(context: Any, verb: str, code: int, output: str, wait_seconds: int) -> dict[str, Any]:
+    """Turn the end of a command into what Airflow is to do.
+
+    Returns:
+        Its answer, the task's XCom.
+
+    Raises:
+        AirflowRescheduleException: If the day's input is not there yet: tried later, and no slot is held meanwhile.
+        AirflowFailException: If another try changes nothing.
+        AirflowException: If it may be tried again.
+    """
+    answer = answer_of(output)
+    if code == 0:
+        if answer is None:
+            raise AirflowException(f"nightrec {verb} ended well, but without its one line of JSON")
+        if answer.get("moved"):
+            _say_released(context, answer)
+        return answer
+    if code == _NOT_YET:
+        raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=wait_seconds))
+    if answer is not None:
+        context["ti"].xcom_push(key="error", value=answer)
+    why = "\n".join([str((answer or {}).get("error") or "it said no more"), *(answer or {}).get("refused", [])])
+    if code in _NOT_RETRIED:
+        raise AirflowFailException(f"nightrec {verb} ended with exit code {code}, {_NOT_RETRIED[code]}: {why}")
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    raise AirflowException(f"nightrec {verb} {how}; it may be tried again and goes on where it stopped: {why}")
+
+
+def answer_of(output: str) -> dict[str, Any] | None:
+    """Read the one JSON object that ends the output; of what is too long for an XCom only plain values are kept."""
+    line = next((line for line in reversed(output.split("\n")) if line.startswith("{")), "")
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    if len(json.dumps(answer)) >= LIMIT:
+        answer = {key: value for key, value in answer.items() if not isinstance(value, dict | list)}
+    if len(json.dumps(answer)) >= LIMIT:
+        answer = {key: value[:100] if isinstance(value, str) else value for key, value in answer.items()}
+    return answer
+
+
+def _say_released(context: Any, answer: dict[str, Any]) -> None:
+    """Update the surface's asset; only a pointer that moved is news to its consumers."""
+    for alias in context["task"].outlets:
+        surface = alias.name.removeprefix("nightrec_")
+        extra = {"version": answer["release"], "manifest_sha256": answer["manifest_sha256"], "date": answer["date"]}
+        context["outlet_events"][alias].add(asset_of(surface), extra=extra)
+
+
+def asset_of(surface: str) -> Asset:
+    """Name what ``publish`` updates: the release that readers of a surface are given."""
+    return Asset(name=f"nightrec_{surface}_release", uri=f"nightrec://{surface}")
+
+
+def asked_date(surface: Surface, dag_run: Any, params: Any) -> str:
+    """Say which day a run of the DAG is for."""
+    return data_date(surface.zone, params["date"], dag_run.data_interval_end, dag_run.run_after)
+
+
+def prepared(ti: Any) -> dict[str, Any]:
+    """Give what ``prepare`` answered, which all later steps go on with."""
+    answer = ti.xcom_pull(task_ids="prepare")
+    if not isinstance(answer, dict):
+        raise AirflowFailException("the task prepare left no answer to go on with; clear it, so that it runs")
+    return answer
+
+
+def tell(surface: Surface, context: Any) -> None:
+    """Tell the webhook how a task ended; a webhook that does not answer is logged, and changes nothing."""
+    url = Variable.get(WEBHOOK, default=None)
+    if not url:
+        return
+    ti, error = context["ti"], context.get("exception")
+    answer = {} if error else ti.xcom_pull(task_ids=ti.task_id)
+    day = asked_date(surface, context["dag_run"], context["params"])
+    detail = str(error) if error else answer["steps"][0]["about"]
+    document = {
+        "text": f"{ti.dag_id}, night of {day}: {ti.task_id} {'failed' if error else 'done'}: {detail}",
+        "state": "failed" if error else "success",
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "map_index": ti.map_index,
+        "run_id": ti.run_id,
+        "date": day,
+        "release": answer.get("release"),
+        "log": ti.log_url,
+    }
+    try:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("its address does not begin with http:// or https://")
+        request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS):
+            _log.info("told the webhook: %s", document["text"])
+    except (OSError, ValueError) as problem:
+        _log.warning("the webhook was not told: %s", problem)
