@@ -8,6 +8,7 @@ from typing import Any
 _LARGEST = 2**63 - 1
 
 WORD = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
+PROSE = re.compile(r"[^\ud800-\udfff]+")  # what a person said; half of a surrogate pair is not to be written
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-f]{12}")
@@ -22,7 +23,7 @@ def text(document: Mapping[str, Any], key: str, form: re.Pattern[str] = WORD) ->
     """
     found = document.get(key)
     if not isinstance(found, str) or not form.fullmatch(found):
-        raise ValueError(f"{key}: expected text of the form {form.pattern}, found {shown(found)}")
+        raise _wrong(key, f"text of the form {form.pattern}", found)
     return found
 
 
@@ -34,7 +35,7 @@ def whole(document: Mapping[str, Any], key: str, *, least: int = 0) -> int:
     """
     found = document.get(key)
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= _LARGEST:
-        raise ValueError(f"{key}: expected a whole number of at least {least}, found {shown(found)}")
+        raise _wrong(key, f"a whole number of at least {least}", found)
     return found
 
 
@@ -44,9 +45,22 @@ def table(document: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: If it is missing, or something else.
     """
+    found = mapping(document, key)
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            raise _wrong(f"{key}, {shown(name)}", "an object", value)
+    return found
+
+
+def mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Give the object at *key*.
+
+    Raises:
+        ValueError: If it is missing, or something else.
+    """
     found = document.get(key)
-    if not isinstance(found, dict) or not all(isinstance(value, dict) for value in found.values()):
-        raise ValueError(f"{key}: expected an object of objects, found {shown(found)}")
+    if not isinstance(found, dict):
+        raise _wrong(key, "an object", found)
     return found
 
 
@@ -69,3 +83,7 @@ def inner(name: str) -> str:
     if not _INNER.fullmatch(name):
         raise ValueError(f"{shown(name)} is not the path of a file inside")
     return name
+
+
+def _wrong(key: str, expected: str, found: object) -> ValueError:
+    return ValueError(f"{key}: expected {expected}, found {shown(found)}")

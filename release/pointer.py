@@ -9,13 +9,13 @@ from typing import Any
 
 from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, UsageError
+from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
 from artifacts.release import Manifest
 from artifacts.store import read_json, swap_json
 
 FORMAT = 1
 LATEST = "LATEST"
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{12}")
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -78,6 +78,17 @@ class Release:
         return self.layout.folder.name
 
 
+def require_words(verb: str, **said: str | None) -> None:
+    """Refuse who asks, or a reason, that says nothing; None is not asked for.
+
+    Raises:
+        UsageError: Naming what is missing, or cannot be written down.
+    """
+    for name, words in said.items():
+        if words is not None and (not words.strip() or not PROSE.fullmatch(words)):
+            raise UsageError(f"{verb}, --{name}: expected words, found {words!r}; they are recorded for those after us")
+
+
 def pointer_path(root: Path, channel: str = LATEST) -> Path:
     """Name the file of LATEST or of another channel.
 
@@ -110,17 +121,29 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
     if not path.exists():
         return None
     document = read_json(path)
-    if document.pop("format", None) != FORMAT:
+    if document.get("format") != FORMAT:
         raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
     try:
-        hold = Hold(**document.pop("hold")) if "hold" in document else None
-        pointer = Pointer(**document, hold=hold)
-    except TypeError as error:
+        return _pointer(document)
+    except ValueError as error:
         raise CorruptError(f"{path}: expected the fields of a pointer ({error})") from error
-    words = (pointer.version, pointer.manifest_sha256, pointer.date)
-    if not all(isinstance(word, str) for word in words) or not isinstance(pointer.sequence, int):
-        raise CorruptError(f"{path}: expected version, digest and date as text and a whole sequence number")
-    return pointer
+
+
+def _pointer(document: dict[str, Any]) -> Pointer:
+    only(document, "format", "version", "manifest_sha256", "sequence", "date", "hold", "reason")
+    hold = None
+    if "hold" in document:
+        said = mapping(document, "hold")
+        only(said, "who", "why", "withdrawn")
+        hold = Hold(text(said, "who", PROSE), text(said, "why", PROSE), text(said, "withdrawn", VERSION))
+    return Pointer(
+        version=text(document, "version", VERSION),
+        manifest_sha256=text(document, "manifest_sha256", SHA256),
+        sequence=whole(document, "sequence", least=1),
+        date=text(document, "date", DAY),
+        hold=hold,
+        reason=text(document, "reason", PROSE) if "reason" in document else "",
+    )
 
 
 def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer: Pointer) -> None:
@@ -151,8 +174,6 @@ def follow(root: Path, channel: str = LATEST) -> Release:
     if pointer is None:
         raise UsageError(f"{pointer_path(root, channel)}: nothing is published yet; run `nightrec run` first")
     path = pointer_path(root, channel)
-    if not _VERSION.fullmatch(pointer.version):
-        raise CorruptError(f"{path}: {pointer.version!r} is not the name of a release")
     layout = RootLayout(root).release(pointer.version)
     if not layout.manifest.is_file():
         raise CorruptError(f"{path} names {pointer.version}, but {layout.manifest} is missing")
@@ -169,7 +190,7 @@ def versions(root: Path) -> list[str]:
     folder = RootLayout(root).releases
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name))
+    return sorted(path.name for path in folder.iterdir() if VERSION.fullmatch(path.name))
 
 
 def find_release(root: Path, version: str | None = None, channel: str = LATEST) -> Release:

@@ -20,6 +20,7 @@ from release.pointer import (
     point_at,
     pointer_path,
     read_pointer,
+    require_words,
     versions,
 )
 
@@ -173,8 +174,7 @@ def rollback(root: Path, version: str, *, who: str, why: str, channel: str = LAT
         CorruptError: If the release is not whole.
         ConflictError: If someone else moved the pointer meanwhile.
     """
-    if not who.strip() or not why.strip():
-        raise UsageError("rollback: expected who asks and why; both are recorded for those who come after")
+    require_words("rollback", who=who, reason=why)
     before = _published(root, channel)
     release = find_release(root, version)
     if release.manifest.date > before.date:
@@ -197,8 +197,7 @@ def resume(root: Path, *, who: str, why: str = "", channel: str = LATEST) -> Poi
         UsageError: If there is no hold, or nobody asks.
         ConflictError: If someone else moved the pointer meanwhile.
     """
-    if not who.strip():
-        raise UsageError("resume: expected who asks; it is recorded for those who come after")
+    require_words("resume", who=who, reason=why or None)
     before = _published(root, channel)
     if before.hold is None:
         raise UsageError(f"{channel} is not held: there is nothing to resume; it names {before.version}")
