@@ -291,6 +291,15 @@ class Score(Table):
     """What a cold user is given: the popular eligible items."""
 
 
+class Segments(Table):
+    """``[segments]``: the parts of the users that the gates judge each by itself."""
+
+    columns: tuple[Feature, ...] = ()
+    """Profile features of ``[inputs.users]`` that the models take, such as ``["country", "device"]``."""
+    min_users: Positive = 100
+    """Users of the smallest segment that is judged; of fewer, chance decides."""
+
+
 class Train(Table):
     """``[train]``: what ``nightrec fit`` learns from; the night reads none of it."""
 
@@ -338,7 +347,8 @@ class Config(Table):
     retrieve: Retrieve = Retrieve()
     score: Score = Score()
     gates: dict[str, Any] = Field(default_factory=dict)
-    """Limits that differ from their defaults; their names and defaults stand in ``release.gates``."""
+    """What differs from the gates' defaults; docs/gates.md has them all."""
+    segments: Segments = Segments()
     train: Train | None = None
 
     @model_validator(mode="after")
@@ -348,6 +358,11 @@ class Config(Table):
             if rule.group not in known:
                 near = did_you_mean(rule.group, known)
                 raise ValueError(f"a feature or group of [inputs.items] in score.rules, found {rule.group!r}{near}")
+        profile = self.inputs.users.features if self.inputs.users else {}
+        for column in self.segments.columns:
+            if column not in profile:
+                near = did_you_mean(column, profile)
+                raise ValueError(f"features of [inputs.users] in segments.columns, found {column!r}{near}")
         if self.score.top_n > self.retrieve.candidates:
             raise ValueError(
                 f"score.top_n of at most retrieve.candidates = {self.retrieve.candidates}, found {self.score.top_n}"

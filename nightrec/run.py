@@ -219,12 +219,9 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
         RefusedError: If a gate fails.
     """
     from release.check import standing_report
-    from release.gates import configured_gates
 
     start = time.monotonic()
-    trained_through = {str(bundle.role): bundle.trained_through for bundle in steps.bundles_of(config)}
-    gates = configured_gates(config.gates)
-    stands = standing_report(run, config.root, gates=gates, channel=channel, trained_through=trained_through)
+    stands = standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config))
     try:
         about = steps.check(config, run, channel)
     except RefusedError as error:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batch.profile import Device
     from batch.score import ScoreOptions
     from release.publish import Published
+    from release.segments import Segments
 
 _NO_BUNDLES = "the night needs a table [bundles] with the keys item and user; make them by `nightrec export`"
 
@@ -182,22 +183,56 @@ def check(config: Config, run: Run, channel: str) -> str:
     """
     from batch.shards import require_bundle
     from release.check import check as judge
-    from release.gates import configured_gates
 
-    bundles = bundles_of(config)
-    for bundle in bundles:
+    for bundle in bundles_of(config):
         require_bundle(run, bundle)
     report = judge(
         run,
         config.root,
-        gates=configured_gates(config.gates),
         channel=channel,
-        trained_through={str(bundle.role): bundle.trained_through for bundle in bundles},
         memory=config.night.memory,
         threads=config.night.threads,
+        **asked_of_gates(config),
     )
-    said = f"{len(report.verdicts)} gates, none refuses"
+    said = f"{len(report.verdicts)} verdicts, none refuses"
     return "; ".join([said, *(f"warning: {verdict.line()}" for verdict in report.warned)])
+
+
+def asked_of_gates(config: Config) -> dict[str, Any]:
+    """Give what a verdict depends on besides the nights: the gates, the segments and the models' last training days.
+
+    Raises:
+        UsageError: If a gate is unknown, or a segment is no profile feature of the models.
+    """
+    from release.gates import configured_gates
+
+    return {
+        "gates": configured_gates(config.gates),
+        "segments": segments_of(config),
+        "trained_through": {str(bundle.role): bundle.trained_through for bundle in bundles_of(config)},
+    }
+
+
+def segments_of(config: Config) -> "Segments":
+    """Read the names of the declared segments from the models' vocabularies.
+
+    Raises:
+        UsageError: If one is no profile feature of the models.
+    """
+    from features.vocabulary import load_vocabularies
+    from release.segments import Segments
+
+    values = {}
+    for column in config.segments.columns:
+        bundles = [bundle for bundle in bundles_of(config) if column in bundle.spec.profile_features]
+        if not bundles:
+            raise UsageError(
+                f"segments.columns: {column!r} is no profile feature of the models, and only by these are users told "
+                "apart; fit them with it, or leave it out"
+            )
+        vocabulary = load_vocabularies(bundles[0].layout.vocabulary(column).parent, [column])[column]
+        values[column] = tuple(str(value) for value in vocabulary.values.to_pylist())
+    return Segments(values, config.segments.min_users)
 
 
 def publish(config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str) -> "Published":
@@ -223,13 +258,14 @@ def require_all(config: Config) -> "Device":
     """Refuse, before any data is read, what a later step would refuse; say what ``auto`` means here.
 
     Raises:
-        UsageError: If a gate is unknown, or more neighbours are asked for than a GPU searches.
+        UsageError: If a gate or a segment is unknown, or more neighbours are asked for than a GPU searches.
         DeviceError: If a GPU is asked for and there is none.
     """
     from batch.profile import choose_device
     from release.gates import configured_gates
 
     configured_gates(config.gates)
+    segments_of(config)
     device = choose_device(config.night.device)
     if device.name == "gpu":
         from batch.retrieve import require_searchable

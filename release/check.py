@@ -10,11 +10,16 @@ from artifacts.errors import CorruptError, RefusedError
 from artifacts.release import record_problems, verify_record_file, write_record
 from artifacts.run import Run
 from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
+from release.changes import Earlier, Levels, compared, figures_of, model_change, segment_levels
 from release.content import content_of_release, content_of_run, judged_digest
-from release.figures import figures_of
-from release.gates import GATES, Gate, GateReport, judge
-from release.pointer import LATEST, Release, earlier_release
+from release.figures import levels_of, measure_night
+from release.gate import Gate
+from release.gates import GATES
+from release.history import Past, past_nights
+from release.pointer import LATEST
 from release.query import Limits
+from release.segments import ALL_USERS, Segments, SegmentsMeasure, named
+from release.verdicts import Figure, GateReport, judge
 
 
 def check(
@@ -22,12 +27,13 @@ def check(
     root: Path,
     *,
     gates: Sequence[Gate] = GATES,
+    segments: Segments = ALL_USERS,
     channel: str = LATEST,
     trained_through: Mapping[str, str] | None = None,
     memory: str = "1GB",
     threads: int = 0,
 ) -> GateReport:
-    """Judge *run* against its bounds and the release of an earlier date; the verdict is written either way.
+    """Judge *run* against its bounds and the releases of earlier dates; the verdict is written either way.
 
     Asked the same of the same files again, the verdict that was given stands.
 
@@ -35,7 +41,8 @@ def check(
         run: All its steps must be finished.
         root: The surface's root.
         gates: From :func:`release.gates.configured_gates`.
-        channel: Whose earlier release the night is compared with.
+        segments: By which the gates about users judge parts of them too.
+        channel: Whose earlier releases the night is compared with.
         trained_through: Role to the last day its model was trained on, ISO, where it is known.
         memory: What DuckDB may hold while it compares two nights, such as ``"1GB"``.
         threads: Threads of that comparison; 0 is all.
@@ -46,13 +53,18 @@ def check(
         CorruptError: If a file of the run, or of the earlier release, is missing or changed.
     """
     trained_through = dict(trained_through or {})
-    report = standing_report(run, root, gates=gates, channel=channel, trained_through=trained_through)
+    report = standing_report(
+        run, root, gates=gates, segments=segments, channel=channel, trained_through=trained_through
+    )
     if report is None:
-        report = _judge(run, root, gates, channel, trained_through, memory, threads)
+        past = past_nights(root, run.date, channel)
+        with tempfile.TemporaryDirectory(dir=run.folder, prefix=STAGING_PREFIX) as spill:
+            limits = Limits(memory, threads, Path(spill))
+            report = _judge(run, past, gates, segments, trained_through, limits)
         _keep(run, report)
     if report.failed:
         lines = [verdict.line() for verdict in report.failed]
-        said = f"{run.date}: {len(lines)} of {len(gates)} gates refuse run {run.run_key}"
+        said = f"{run.date}: {len(lines)} of {len(report.verdicts)} verdicts refuse run {run.run_key}"
         raise RefusedError("\n  ".join([said, *lines]), reasons=lines)
     return report
 
@@ -62,6 +74,7 @@ def standing_report(
     root: Path,
     *,
     gates: Sequence[Gate] = GATES,
+    segments: Segments = ALL_USERS,
     channel: str = LATEST,
     trained_through: Mapping[str, str] | None = None,
 ) -> GateReport | None:
@@ -71,7 +84,7 @@ def standing_report(
         StaleRunError: If a step is not finished.
         CorruptError: If the release to compare with cannot be found out.
     """
-    asked = _asked(run, gates, earlier_release(root, run.date, channel), trained_through or {})
+    asked = _asked(run, gates, segments, past_nights(root, run.date, channel), trained_through or {})
     record = run.layout.record
     if not is_there(record.gates):
         return None
@@ -82,12 +95,15 @@ def standing_report(
     return report if report.asked == asked else None
 
 
-def _asked(run: Run, gates: Sequence[Gate], earlier: Release | None, trained_through: Mapping[str, str]) -> str:
+def _asked(
+    run: Run, gates: Sequence[Gate], segments: Segments, past: Sequence[Past], trained_through: Mapping[str, str]
+) -> str:
     return document_digest(
         {
             "judged": judged_digest(run),
             "gates": [asdict(gate) for gate in gates],
-            "earlier": earlier.version if earlier else None,
+            "segments": segments.document(),
+            "earlier": [[night.release.version, night.report and night.report.document()] for night in past],
             "trained_through": dict(trained_through),
         }
     )
@@ -95,26 +111,50 @@ def _asked(run: Run, gates: Sequence[Gate], earlier: Release | None, trained_thr
 
 def _judge(
     run: Run,
-    root: Path,
+    past: tuple[Past, ...],
     gates: Sequence[Gate],
-    channel: str,
+    segments: Segments,
     trained_through: Mapping[str, str],
-    memory: str,
-    threads: int,
+    limits: Limits,
 ) -> GateReport:
-    earlier = earlier_release(root, run.date, channel)
-    asked, judged = _asked(run, gates, earlier, trained_through), judged_digest(run)
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix=STAGING_PREFIX) as spill:
-        figures, measured = figures_of(
-            run,
-            content_of_run(run),
-            content_of_release(earlier.layout, earlier.manifest) if earlier else None,
-            trained_through=trained_through,
-            limits=Limits(memory, threads, Path(spill)),
-        )
-    version = earlier.version if earlier else None
-    verdicts = judge(gates, figures, earlier=version)
-    return GateReport(run.date, run.run_key, judged, asked, version, verdicts, dict(sorted(measured.items())))
+    asked, judged = _asked(run, gates, segments, past, trained_through), judged_digest(run)
+    content = content_of_run(run)
+    last = past[0].release if past else None
+    earlier = Earlier(content_of_release(last.layout, last.manifest), past) if last else None
+    night = measure_night(run, content, segments)
+    levels: Levels = {
+        "": levels_of(run, content, night, trained_through=trained_through, limits=limits),
+        **segment_levels(segments, night, earlier),
+    }
+    if earlier:
+        between = compared(run, content, night, segments, levels, earlier, limits)
+        levels = {segment: {**own, **between.get(segment, {})} for segment, own in levels.items()}
+    figures = figures_of(gates, levels, earlier, model_change(content, earlier) if earlier else "")
+    return GateReport(
+        date=run.date,
+        run_key=run.run_key,
+        judged=judged,
+        asked=asked,
+        earlier=earlier.version if earlier else None,
+        verdicts=judge(gates, figures, segments=[name for name in levels if name]),
+        figures=_numbers(levels[""]),
+        segments=_recorded(segments, night.segments, levels),
+        recent={"first": night.recent.first, "counts": night.recent.counts.tolist()},
+    )
+
+
+def _numbers(figures: Mapping[str, Figure]) -> dict[str, float]:
+    return {name: figure.value for name, figure in sorted(figures.items()) if figure.value is not None}
+
+
+def _recorded(
+    segments: Segments, measures: Mapping[str, SegmentsMeasure], levels: Levels
+) -> dict[str, dict[str, object]]:
+    """Record what later nights compare with, of the segments that had enough users."""
+    return {
+        name: {"figures": _numbers(levels[name]), "score_bins": measures[feature].bins[row].tolist()}
+        for name, feature, row in sorted(named(segments, measures))
+    }
 
 
 def _keep(run: Run, report: GateReport) -> None:

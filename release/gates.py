@@ -1,78 +1,23 @@
-"""The gates: a table of bounds, and the pure judgement of one night's figures by it."""
+"""The gates: the table of bounds that a night must keep, and what a config changes in it.
+
+docs/gates.md gives the reason of every default.
+"""
 
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
 from artifacts.errors import UsageError
+from release.gate import Action, Against, Change, Gate
 
-
-class Against(StrEnum):
-    """What a figure is measured against."""
-
-    ABSOLUTE = "absolute"
-    EARLIER = "earlier"  # the newest release of an earlier data date that readers have had
-
-
-class State(StrEnum):
-    """What a gate says of a night."""
-
-    PASS = "pass"
-    WARN = "warn"
-    FAIL = "fail"
-    SKIP = "skip"  # the gate does not apply, for a declared reason
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured number, or the declared reason why there is none.
-
-    Attributes:
-        value: The number; None where the gate does not apply.
-        why: The reason where ``value`` is None.
-    """
-
-    value: float | None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One bound that a night must keep.
-
-    Attributes:
-        name: Of the gate and of the figure that it judges.
-        meaning: What the figure is, with its unit.
-        bound: The last value that passes.
-        remedy: What to do when it is not kept.
-        side: ``"at most"`` or ``"at least"``.
-        action: ``fail`` refuses the night, ``warn`` only says so.
-        against: What the figure is measured against.
-        fixed: Whether no config can move it.
-    """
-
-    name: str
-    meaning: str
-    bound: float
-    remedy: str
-    side: str = "at most"
-    action: State = State.FAIL
-    against: Against = Against.ABSOLUTE
-    fixed: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether *value* keeps the bound; NaN never does."""
-        return value <= self.bound if self.side == "at most" else value >= self.bound
-
-
-_EARLIER = Against.EARLIER
-_WARN = State.WARN
+_LAST, _MEDIAN, _WARN = Against.LAST, Against.MEDIAN, Action.WARN
 _RERUN = "the run's tables contradict each other: remove this run and start it again; if it stays, report it"
+_WHOLE = "is a part of the interactions missing, written twice, or another shop's?"
 
 GATES = (
+    # Is everybody and everything there, once, in order, and a number?
     Gate(
         "rows",
         "recommendations",
@@ -112,6 +57,7 @@ GATES = (
         "export the model again and look at its weights; was training stable?",
         fixed=True,
     ),
+    # Are the models sound and fresh, and do they know what people do?
     Gate(
         "items_unusable",
         "share of eligible items with a signal whose vector is zero, NaN or Inf",
@@ -131,8 +77,16 @@ GATES = (
         "share of behaviours in histories whose item id the model does not know",
         0.3,
         "were item ids renamed? otherwise fit the model on newer days",
+        by_segment=True,
     ),
-    Gate("cold_share", "share of users without a history", 0.9, "is the day's history whole?", action=_WARN),
+    Gate(
+        "cold_share",
+        "share of users without a history",
+        0.9,
+        "is the day's history whole?",
+        action=_WARN,
+        by_segment=True,
+    ),
     Gate(
         "model_age", "days from the model's last training day to the data date", 60, "fit the model again", action=_WARN
     ),
@@ -151,6 +105,13 @@ GATES = (
         action=_WARN,
     ),
     Gate(
+        "scores_constant",
+        "share of users whose ranked items all have the same score, so that chance orders them",
+        0.05,
+        "the model tells nothing about them: look at its weights and at its input columns",
+    ),
+    # Over how many items are the recommendations spread?
+    Gate(
         "coverage",
         "share of items that are recommended at all (of the most that the rows could hold)",
         0.002,
@@ -164,50 +125,187 @@ GATES = (
         "a few items take nearly all places: look at the scores, or limit groups by [[score.rules]]",
         action=_WARN,
     ),
+    # Is the input the one of the night before, and a day more?
     Gate(
-        "users_lost", "share of users fewer than in the earlier release", 0.2, "is the input whole?", against=_EARLIER
+        "users_lost",
+        "share of users fewer than in the earlier release",
+        0.2,
+        "is the input whole?",
+        against=_LAST,
+        change=Change.LOST,
+        of="users",
+        by_segment=True,
     ),
     Gate(
         "users_gained",
         "share of users more than in the earlier release",
         1.0,
         "were partitions doubled, or ids changed?",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.GAINED,
+        of="users",
+        by_segment=True,
+    ),
+    Gate(
+        "users_gone",
+        "share of the earlier release's users who are not there any more, whoever came for them",
+        0.2,
+        "were user ids changed? compare them with those of the day before",
+        against=_LAST,
+        change=Change.BETWEEN,
+    ),
+    Gate(
+        "rows_lost",
+        "share of recommendations fewer than in the earlier release",
+        0.2,
+        "were lists cut short, or a group of users left out?",
+        against=_LAST,
+        change=Change.LOST,
+        of="rows",
+        by_segment=True,
     ),
     Gate(
         "items_lost",
         "share of items fewer than in the earlier release",
         0.2,
         "is the catalogue whole?",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.LOST,
+        of="items",
     ),
     Gate(
         "items_gained",
         "share of items more than in the earlier release",
         1.0,
         "were partitions doubled, or ids changed?",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.GAINED,
+        of="items",
+    ),
+    Gate(
+        "items_gone",
+        "share of the earlier release's items that are not there any more, whatever came for them",
+        0.2,
+        "were item ids changed? compare the catalogue with the day before",
+        against=_LAST,
+        change=Change.BETWEEN,
+    ),
+    Gate(
+        "indexed_lost",
+        "share of items fewer in the index than in the earlier release",
+        0.2,
+        "did items lose their eligible mark or their known features?",
+        against=_LAST,
+        change=Change.LOST,
+        of="items_indexed",
+    ),
+    Gate(
+        "events_lost",
+        "share of events fewer than in the earlier release",
+        0.1,
+        _WHOLE,
+        against=_LAST,
+        change=Change.LOST,
+        of="events",
+    ),
+    Gate(
+        "events_gained",
+        "share of events more than in the earlier release",
+        0.5,
+        _WHOLE,
+        against=_LAST,
+        change=Change.GAINED,
+        of="events",
+    ),
+    Gate(
+        "recent_changed",
+        "pairs of user and item that came and went in the quarters of a day that the earlier release had counted, as a "
+        "share of those of its last four weeks",
+        0.1,
+        "were times shifted, or partitions lost or written again? compare the last days with the day before",
+        against=_LAST,
+        change=Change.BETWEEN,
     ),
     Gate(
         "cold_rise",
         "rise of the share of users without a history",
         0.1,
         "is a part of the interactions missing?",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.RISE,
+        of="cold_share",
+        by_segment=True,
+    ),
+    Gate(
+        "uncatalogued_rise",
+        "rise of the share of events whose item is not in the catalogue",
+        0.05,
+        "were item ids changed in the events or in the catalogue alone?",
+        against=_MEDIAN,
+        change=Change.RISE,
+        of="uncatalogued_share",
+    ),
+    Gate(
+        "unknown_rise",
+        "rise of the share of behaviours in histories whose item id the model does not know",
+        0.1,
+        "were item ids renamed?",
+        against=_MEDIAN,
+        change=Change.RISE,
+        of="unknown_share",
+        by_segment=True,
+        of_model=True,
+    ),
+    Gate(
+        "features_rise",
+        "rise of the share of items without a known value of a side feature, of the feature where it is greatest",
+        0.1,
+        "is a column of the catalogue empty, or written in another way?",
+        against=_MEDIAN,
+        change=Change.RISE,
+        of="features_unknown",
+        of_model=True,
+    ),
+    Gate(
+        "profiles_rise",
+        "rise of the share of users without a known value of a profile feature, of the feature where it is greatest",
+        0.1,
+        "is a column of the users empty, or written in another way?",
+        against=_MEDIAN,
+        change=Change.RISE,
+        of="profiles_unknown",
+        of_model=True,
+    ),
+    # Do people get much the same as the night before?
+    Gate(
+        "spread_lost",
+        "share of items fewer that are recommended at all",
+        0.5,
+        "lists have become alike: look at the interest vectors, the scores and the popular items",
+        against=_MEDIAN,
+        change=Change.LOST,
+        of="items_recommended",
+        of_model=True,
     ),
     Gate(
         "score_psi",
         "population stability index of the ranked rows' scores (0.1 small, 0.25 large)",
         0.25,
         "did an input column change its meaning? compare its values with the day before",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.BETWEEN,
+        by_segment=True,
+        of_model=True,
     ),
     Gate(
         "churn",
         "share of the top 10 that is new, over users who are in both releases",
         0.8,
         "did ids or times shift? compare the day's input with the day before",
-        against=_EARLIER,
+        against=_LAST,
+        change=Change.BETWEEN,
+        by_segment=True,
+        of_model=True,
     ),
 )
 
@@ -215,7 +313,7 @@ GATES = (
 def configured_gates(
     changes: Mapping[str, float | Mapping[str, Any]], gates: Sequence[Gate] = GATES
 ) -> tuple[Gate, ...]:
-    """Give *gates* with the bounds and actions of a config: ``{"churn": 0.5, "recall": {"action": "warn"}}``.
+    """Give *gates* with what a config says: ``{"churn": 0.5, "recall": {"action": "warn", "against": "median"}}``.
 
     Raises:
         UsageError: If a gate or key is unknown, a value is of the wrong kind, or a fixed gate is to be moved.
@@ -233,126 +331,38 @@ def configured_gates(
 def _changed(gate: Gate, change: Mapping[str, Any]) -> Gate:
     if gate.fixed:
         raise UsageError(f"gates.{gate.name}: this gate cannot be moved: {gate.meaning}, {gate.side} {gate.bound:g}")
+    said: dict[str, Any] = {}
     for key, value in change.items():
-        if key == "action":
-            if value not in {"fail", "warn"}:
-                raise UsageError(f'gates.{gate.name}.action: expected "fail" or "warn", found {value!r}')
-            gate = replace(gate, action=State(value))
-        elif key == "bound":
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not abs(value) <= sys.float_info.max:  # an infinite bound lets every night pass
-                raise UsageError(f"gates.{gate.name}.bound: expected a finite number, found {value!r}")
-            gate = replace(gate, bound=float(value))
-        else:
-            raise UsageError(f"gates.{gate.name}.{key}: expected bound or action")
-    return gate
+        if key not in _READERS:
+            raise UsageError(f"gates.{gate.name}.{key}: expected {', '.join(_READERS)}")
+        said[key] = _READERS[key](gate, value)
+    if gate.change is Change.NONE and said.get("against", gate.against) is not gate.against and "bound" not in said:
+        raise UsageError(
+            f"gates.{gate.name}: against {said['against']} its bound is about the rise, and no more {gate.bound:g}; "
+            "give the bound too"
+        )
+    return replace(gate, **said)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one gate says of a night.
-
-    Attributes:
-        name: The gate.
-        state: Whether it holds.
-        value: The figure; None if the gate does not apply, or the figure is not finite.
-        side: ``"at most"`` or ``"at least"``.
-        bound: What was allowed.
-        against: ``"absolute"``, or the version of the earlier release.
-        why: The reason of a skip; what to do after a failure or a warning.
-    """
-
-    name: str
-    state: State
-    value: float | None
-    side: str
-    bound: float
-    against: str
-    why: str
-
-    def line(self) -> str:
-        """Say it in one line, for a person."""
-        if self.state is State.SKIP:
-            return f"{self.name}: does not apply: {self.why}"
-        value = "not a finite number" if self.value is None else f"{self.value:.4g}"
-        against = "" if self.against == Against.ABSOLUTE else f" against {self.against}"
-        remedy = f"; {self.why}" if self.why else ""
-        return f"{self.name}: {value}, expected {self.side} {self.bound:g}{against}{remedy}"
+def _action(gate: Gate, value: Any) -> Action:
+    if value not in set(Action):
+        raise UsageError(f'gates.{gate.name}.action: expected "fail" or "warn", found {value!r}')
+    return Action(value)
 
 
-def judge(gates: Sequence[Gate], figures: Mapping[str, Figure], *, earlier: str | None) -> tuple[Verdict, ...]:
-    """Judge *figures* by *gates*, in the order of the gates.
-
-    Args:
-        gates: The table.
-        figures: Name of each gate to its figure.
-        earlier: Version that the figures of ``Against.EARLIER`` are measured against.
-
-    Raises:
-        KeyError: If a gate has no figure: a gate is never passed by in silence.
-    """
-    return tuple(_verdict(gate, figures[gate.name], earlier) for gate in gates)
+def _bound(gate: Gate, value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= sys.float_info.max:  # an infinite bound lets every night pass
+        raise UsageError(f"gates.{gate.name}.bound: expected a finite number, found {value!r}")
+    return float(value)
 
 
-def _verdict(gate: Gate, figure: Figure, earlier: str | None) -> Verdict:
-    against = str(gate.against) if gate.against is Against.ABSOLUTE or earlier is None else earlier
-    if figure.value is None:
-        return Verdict(gate.name, State.SKIP, None, gate.side, gate.bound, against, figure.why)
-    finite = abs(figure.value) < float("inf")
-    if finite and gate.holds(figure.value):
-        return Verdict(gate.name, State.PASS, figure.value, gate.side, gate.bound, against, "")
-    value = figure.value if finite else None
-    return Verdict(gate.name, gate.action, value, gate.side, gate.bound, against, f"{gate.meaning}; {gate.remedy}")
+def _against(gate: Gate, value: Any) -> Against:
+    known = [one for one in Against if one is not Against.ABSOLUTE or gate.change is Change.NONE]
+    if value not in known:
+        choices = " or ".join(f'"{one}"' for one in known)
+        raise UsageError(f"gates.{gate.name}.against: expected {choices}, found {value!r}")
+    return Against(value)
 
 
-@dataclass(frozen=True, slots=True)
-class GateReport:
-    """What the gates said of a run; the content of ``gates.json``.
-
-    Attributes:
-        date: The data date, ISO.
-        run_key: The run.
-        judged: Digest of what was recorded of all the files that were judged.
-        asked: Digest of all that the verdict depends on: the files, the gates, the earlier release, the models' age.
-        earlier: Version that the night was compared with; None on a first night.
-        verdicts: One for each gate.
-        figures: What else was measured, for people.
-    """
-
-    date: str
-    run_key: str
-    judged: str
-    asked: str
-    earlier: str | None
-    verdicts: tuple[Verdict, ...]
-    figures: dict[str, float]
-
-    @property
-    def passed(self) -> bool:
-        """Whether no gate failed."""
-        return not self.failed
-
-    @property
-    def failed(self) -> tuple[Verdict, ...]:
-        """The gates that refuse the night."""
-        return tuple(verdict for verdict in self.verdicts if verdict.state is State.FAIL)
-
-    @property
-    def warned(self) -> tuple[Verdict, ...]:
-        """The gates that only warn."""
-        return tuple(verdict for verdict in self.verdicts if verdict.state is State.WARN)
-
-    def document(self) -> dict[str, Any]:
-        """What goes into JSON."""
-        return {**asdict(self), "format": 1, "passed": self.passed}
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read what :meth:`document` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: If it is another document.
-        """
-        fields = {key: document[key] for key in ("date", "run_key", "judged", "asked", "earlier", "figures")}
-        verdicts = tuple(Verdict(**{**v, "state": State(v["state"])}) for v in document["verdicts"])
-        return cls(**fields, verdicts=verdicts)
+_READERS = {"bound": _bound, "action": _action, "against": _against}

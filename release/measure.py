@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifacts.schemas import SOURCE_RANKED
-from release.content import batches_of
+from release.content import batches_of, schema_of
 
 Counts = npt.NDArray[np.int64]
 
 UNKNOWN_ROW = 1  # of every vocabulary; part of the bundle's contract
+QUARTER = 21_600  # seconds of a quarter of a day: a shift by one hour moves a sixth of what lies in it
+RECENT_QUARTERS = 28 * 4
 _VECTOR_ROWS = 8192  # users or items whose vectors are looked at together
 
 
@@ -32,6 +34,8 @@ class ScoresMeasure:
         repeated: Rows that repeat an item of the same user.
         foreign: Rows whose item may not be recommended.
         not_finite: Rows with NaN or Inf, or ranked rows without a score.
+        listed: Users with at least two ranked rows.
+        constant: Those among them whose ranked rows all have the same score.
     """
 
     exposure: Counts
@@ -43,6 +47,8 @@ class ScoresMeasure:
     repeated: int = 0
     foreign: int = 0
     not_finite: int = 0
+    listed: int = 0
+    constant: int = 0
 
 
 def measure_scores(
@@ -60,7 +66,8 @@ def measure_scores(
     for shard in shards:
         before: pa.Scalar | None = None
         for block in _whole_users(batches_of([shard])):
-            _count_block(total, block, before, items, allowed, edges)
+            _count_block(total, block, before, items, allowed)
+            _count_scores(total, block, edges)
             before = block["user_id"][-1]
     return total
 
@@ -80,6 +87,11 @@ def _whole_users(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield carried.combine_chunks()
 
 
+def runs_of(ids: pa.Array) -> Counts:
+    """Give the place of the first row of each run of one id."""
+    return np.flatnonzero(_changes(ids))
+
+
 def _changes(ids: pa.Array) -> npt.NDArray[np.bool_]:
     """Mark each row whose id differs from the one before; the first row always."""
     changed = np.ones(len(ids), bool)
@@ -93,7 +105,6 @@ def _count_block(
     before: pa.Scalar | None,
     items: pa.Array,
     allowed: npt.NDArray[np.bool_],
-    edges: npt.NDArray[np.float64],
 ) -> None:
     users = block["user_id"].combine_chunks()
     new = _changes(users)
@@ -117,6 +128,8 @@ def _count_block(
     total.exposure += np.bincount(place[known], minlength=len(items))
     total.foreign += int(len(place) - np.count_nonzero(known) + np.count_nonzero(~allowed[place[known]]))
 
+
+def _count_scores(total: ScoresMeasure, block: pa.Table, edges: npt.NDArray[np.float64]) -> None:
     ranked = block["source"].to_numpy() == SOURCE_RANKED
     score = _floats(block["score"])
     faults = ranked & ~np.isfinite(score)  # a missing score reads as NaN
@@ -125,8 +138,19 @@ def _count_block(
         faults |= given & ~np.isfinite(_floats(block[name]))
     total.ranked += int(np.count_nonzero(ranked))
     total.not_finite += int(np.count_nonzero(faults))
-    bins = np.searchsorted(edges, score[ranked & ~faults], side="right")
-    total.bins += np.bincount(bins, minlength=len(edges) + 1)
+    total.bins += bins_of(score[ranked & ~faults], edges)
+
+    starts = np.flatnonzero(_changes(block["user_id"].combine_chunks()))
+    several = np.add.reduceat(ranked, starts, dtype=np.int64) > 1
+    own = np.where(ranked, score, np.nan)
+    least, greatest = np.fmin.reduceat(own, starts), np.fmax.reduceat(own, starts)
+    total.listed += int(np.count_nonzero(several))
+    total.constant += int(np.count_nonzero(several & (least == greatest)))
+
+
+def bins_of(scores: npt.NDArray[np.floating], edges: npt.NDArray[np.float64]) -> Counts:
+    """Count *scores* between ascending *edges*; there is one bin more than edges."""
+    return np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
@@ -267,16 +291,78 @@ def count_cold(shards: Sequence[Path]) -> tuple[int, int]:
     return users, cold
 
 
-def measure_histories(shards: Sequence[Path], feature: str) -> tuple[int, int, int]:
-    """Count users, their behaviours, and those among them whose *feature* the model does not know."""
-    column = f"history_{feature}"
-    users = behaviours = unknown = 0
-    for batch in batches_of(shards, [column]):
-        rows = batch.column(0).flatten().to_numpy()
-        users += batch.num_rows
-        behaviours += len(rows)
-        unknown += int(np.count_nonzero(rows == UNKNOWN_ROW))
-    return users, behaviours, unknown
+@dataclass(slots=True)
+class HistoriesMeasure:
+    """What was counted in the histories.
+
+    Attributes:
+        profiles: Users whose value of a profile feature the model does not know, by feature.
+        users: Users.
+        behaviours: Theirs.
+        unknown: Those among them whose item id the model does not know.
+    """
+
+    profiles: dict[str, int]
+    users: int = 0
+    behaviours: int = 0
+    unknown: int = 0
+
+
+def measure_histories(shards: Sequence[Path], feature: str = "item_id") -> HistoriesMeasure:
+    """Count users, their behaviours, and what the model does not know of both."""
+    profiles = [name for name in schema_of(shards).names if name.startswith("profile_")]
+    total = HistoriesMeasure(dict.fromkeys((name.removeprefix("profile_") for name in profiles), 0))
+    for batch in batches_of(shards, [f"history_{feature}", *profiles]):
+        rows = batch.column(f"history_{feature}").flatten().to_numpy()
+        total.users += batch.num_rows
+        total.behaviours += len(rows)
+        total.unknown += int(np.count_nonzero(rows == UNKNOWN_ROW))
+        for name in profiles:
+            unknown = int(np.count_nonzero(batch.column(name).to_numpy() == UNKNOWN_ROW))
+            total.profiles[name.removeprefix("profile_")] += unknown
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class RecentMeasure:
+    """When users and items last met, in the last four weeks.
+
+    Attributes:
+        first: Number of the first quarter of a day, since 1970 UTC.
+        counts: Pairs of user and item that last met in it and in each one after it, up to the last whole one.
+    """
+
+    first: int
+    counts: Counts
+
+    def changed(self, before: "RecentMeasure") -> float | None:
+        """Give the pairs that came and went, as a share of those of *before*; None where no quarter is in both.
+
+        A pair that is missing from where it was, and one that is where it was not, count alike.
+        """
+        first = max(self.first, before.first)
+        last = min(self.first + len(self.counts), before.first + len(before.counts))
+        ours = self.counts[first - self.first : last - self.first]
+        theirs = before.counts[first - before.first : last - before.first]
+        if first >= last or not theirs.sum():
+            return None
+        return float(np.abs(ours - theirs).sum() / theirs.sum())
+
+
+def measure_recent(shards: Sequence[Path], now: int) -> RecentMeasure:
+    """Count the pairs of the tables ``seen`` by the quarter of a day of their last meeting.
+
+    Args:
+        shards: Verified tables.
+        now: End of the data date, in seconds since 1970.
+    """
+    last = now // QUARTER
+    first = last - RECENT_QUARTERS
+    counts = np.zeros(RECENT_QUARTERS, np.int64)
+    for batch in batches_of(shards, ["last_gap"], most=_VECTOR_ROWS):
+        quarter = (now - batch.column(0).flatten().to_numpy()) // QUARTER
+        counts += np.bincount(quarter[(quarter >= first) & (quarter < last)] - first, minlength=RECENT_QUARTERS)
+    return RecentMeasure(first, counts)
 
 
 def _matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:

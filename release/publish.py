@@ -20,8 +20,8 @@ from artifacts.run import Run
 from artifacts.store import read_json, staged_folder, sweep_staged_folders
 from artifacts.tables import read_sidecar
 from release.content import content_files, judged_digest
-from release.gates import GateReport
 from release.pointer import LATEST, Pointer, Release, earlier_release, follow, move_pointer, point_at, read_pointer
+from release.verdicts import GateReport
 
 _CHUNK = 1 << 20
 

@@ -1,4 +1,4 @@
-"""One question to DuckDB over tables of Arrow files that need not fit into memory."""
+"""Questions to DuckDB over tables of Arrow files that need not fit into memory."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -28,7 +28,14 @@ class Limits:
 
 
 def query(sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits) -> tuple[int, ...]:
-    """Ask DuckDB for one row of whole numbers; sums of nothing count as 0.
+    """Ask DuckDB for one row, as :func:`query_rows` does."""
+    return query_rows(sql, tables, values, limits)[0]
+
+
+def query_rows(
+    sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits
+) -> list[tuple[int, ...]]:
+    """Ask DuckDB for rows of whole numbers; sums of nothing count as 0.
 
     Args:
         sql: The question; it names the tables.
@@ -50,7 +57,7 @@ def query(sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, A
         with closing(duckdb.connect(config=options)) as connection:
             for name, paths in tables.items():
                 connection.register(name, ds.dataset([str(path) for path in paths], format="ipc"))
-            row = connection.execute(sql, dict(values)).fetchone()
+            rows = connection.execute(sql, dict(values)).fetchall()
     except duckdb.Error as error:
         raise NightrecError(f"comparing {', '.join(tables)} under {limits.memory} of memory failed: {error}") from error
-    return tuple(int(value or 0) for value in row or ())
+    return [tuple(int(value or 0) for value in row) for row in rows]

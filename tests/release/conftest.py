@@ -50,6 +50,8 @@ class Night:
         eligible: Whether each item may be recommended.
         seen: What each user has had: catalogue rows, ascending, and how many seconds ago.
         exclude_seen: The night's policy; ``exclude_days`` is 2.
+        country: Vocabulary row of each user's country; without one the histories have no profile feature.
+        now: End of the data date, in seconds since 1970.
     """
 
     date: str = "2026-03-01"
@@ -69,6 +71,8 @@ class Night:
     eligible: Callable[[int], bool] = lambda item: True
     seen: Callable[[Any], list[tuple[int, int]]] = lambda user: [(0, 60), (1, 90)]
     exclude_seen: str = "all"
+    country: Callable[[Any], int] | None = None
+    now: int = 0
 
 
 def make_run(root: Path, night: Night) -> Run:
@@ -89,7 +93,7 @@ def make_run(root: Path, night: Night) -> Run:
         folder=folder,
         run_key=key,
         date=night.date,
-        now=0,
+        now=night.now,
         inputs=inputs,
         user_id=night.user_type,
         item_id="int64",
@@ -102,7 +106,8 @@ def make_run(root: Path, night: Night) -> Run:
     )
     _catalogue_and_index(run, night)
     for shard in range(night.shards):
-        users = [u for place, u in enumerate(night.users) if place % night.shards == shard]
+        places = (user if night.user_type == "int64" else place for place, user in enumerate(night.users))
+        users = [u for place, u in zip(places, night.users, strict=True) if place % night.shards == shard]
         _shard(run, night, shard, users)
     run.write()
     return run
@@ -143,9 +148,10 @@ def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:
     ids = pa.array(users, kind)
     warm = [user not in night.cold for user in users]
     lists = [[2, 3, 4] if ok else [] for ok in warm]
-    schema = schemas.histories(kind, ["item_id"], [])
+    schema = schemas.histories(kind, ["item_id"], ["country"] if night.country else [])
     lengths = pa.array([len(one) for one in lists], pa.int32())
-    columns = [ids, pa.array(lists, schema.field(1).type), pa.array(lists, schema.field(2).type), lengths]
+    profile = [pa.array([night.country(user) for user in users], pa.int32())] if night.country else []
+    columns = [ids, pa.array(lists, schema.field(1).type), pa.array(lists, schema.field(2).type), *profile, lengths]
     table = night.histories(pa.table(columns, schema=schema))
     _write(run, layout.histories(shard, shards), schema, table)
 

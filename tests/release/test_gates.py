@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.errors import UsageError
-from release.figures import stability_index
-from release.gates import GATES, Against, Figure, Gate, GateReport, State, configured_gates, judge
+from release.changes import stability_index
+from release.gate import Action, Against, Change, Gate
+from release.gates import GATES, configured_gates
+from release.verdicts import Figure, GateReport, State, judge
 
 AT_MOST = Gate("share", "share of things", 0.25, "look at the things")
 AT_LEAST = replace(AT_MOST, side="at least")
@@ -24,7 +26,7 @@ AT_LEAST = replace(AT_MOST, side="at least")
         (AT_MOST, math.nextafter(0.25, 1), State.FAIL),
         (AT_LEAST, 0.25, State.PASS),
         (AT_LEAST, math.nextafter(0.25, 0), State.FAIL),
-        (replace(AT_MOST, action=State.WARN), 0.3, State.WARN),
+        (replace(AT_MOST, action=Action.WARN), 0.3, State.WARN),
         (AT_MOST, math.nan, State.FAIL),
         (AT_LEAST, math.nan, State.FAIL),
         (AT_MOST, -math.inf, State.FAIL),
@@ -33,7 +35,7 @@ AT_LEAST = replace(AT_MOST, side="at least")
 )
 def test_bound_itself_passes_and_what_is_no_number_never_does(gate: Gate, value: float, state: State) -> None:
     """The bound is the last value that passes; NaN and Inf pass no gate."""
-    (verdict,) = judge([gate], {"share": Figure(value)}, earlier=None)
+    (verdict,) = judge([gate], {"share": Figure(value)})
     assert verdict.state is state
     if state is not State.PASS:
         assert "look at the things" in verdict.why
@@ -43,32 +45,58 @@ def test_bound_itself_passes_and_what_is_no_number_never_does(gate: Gate, value:
 def test_gate_without_a_figure_is_an_error() -> None:
     """A gate is never passed by because its figure is missing."""
     with pytest.raises(KeyError):
-        judge(GATES, {}, earlier=None)
+        judge(GATES, {})
 
 
 def test_skip_says_why_and_names_what_it_was_against() -> None:
-    """A gate that does not apply carries its declared reason, and a comparison the version it is against."""
-    gate = replace(AT_MOST, against=Against.EARLIER)
-    skipped, judged = judge([gate], {"share": Figure(None, "first night")}, earlier=None) + judge(
-        [gate], {"share": Figure(0.5)}, earlier="2026-03-01-aaaaaaaaaaaa"
-    )
+    """A gate that does not apply carries its declared reason, and a comparison what it is against."""
+    figures = [Figure(None, "first night"), Figure(0.5, against="2026-03-01-aaaaaaaaaaaa")]
+    skipped, judged = (judge([AT_MOST], {"share": figure})[0] for figure in figures)
     assert (skipped.state, skipped.why) == (State.SKIP, "first night")
-    assert "against 2026-03-01-aaaaaaaaaaaa" in judged.line()
+    assert skipped.line() == "share: does not apply: first night"
+    assert "expected at most 0.25 against 2026-03-01-aaaaaaaaaaaa; share of things" in judged.line()
+
+
+def test_pass_may_say_why() -> None:
+    """A change within its bound passes, and the verdict says what changed."""
+    (verdict,) = judge([AT_MOST], {"share": Figure(0.1, "100 before, 110 now")})
+    assert (verdict.state, verdict.why) == (State.PASS, "100 before, 110 now")
+
+
+def test_gate_about_users_judges_each_segment() -> None:
+    """What is good on average and bad for one country is refused by a verdict that names the country."""
+    gates = [replace(AT_MOST, by_segment=True), replace(AT_MOST, name="recall")]
+    figures = {name: Figure(0.1) for name in ("share", "share[country=de]", "share[country=fr]", "recall")}
+    figures["share[country=de]"] = Figure(0.9)
+    verdicts = judge(gates, figures, segments=["country=de", "country=fr"])
+    assert [(v.name, v.state) for v in verdicts] == [
+        ("share", State.PASS),
+        ("share[country=de]", State.FAIL),
+        ("share[country=fr]", State.PASS),
+        ("recall", State.PASS),
+    ]
+    with pytest.raises(KeyError):
+        judge(gates, figures, segments=["country=it"])
 
 
 def test_every_gate_is_documented_once() -> None:
     """Names are unique; each gate has a meaning and a remedy."""
     assert len({gate.name for gate in GATES}) == len(GATES)
     assert all(gate.meaning and gate.remedy and gate.side in {"at most", "at least"} for gate in GATES)
-    assert {gate.action for gate in GATES} == {State.FAIL, State.WARN}
+    assert {gate.action for gate in GATES} == set(Action)
+    assert all((gate.change is Change.NONE) == (gate.against is Against.ABSOLUTE) for gate in GATES)
 
 
-def test_config_moves_bounds_and_actions() -> None:
-    """A number moves the bound, a table moves bound and action, and the order of the gates stays."""
-    gates = {gate.name: gate for gate in configured_gates({"churn": 0.5, "recall": {"action": "warn", "bound": 0.8}})}
+def test_config_moves_bounds_actions_and_what_a_gate_is_against() -> None:
+    """A number moves the bound, a table moves what it names, and the order of the gates stays."""
+    said = {"churn": 0.5, "recall": {"action": "warn", "bound": 0.8}, "users_lost": {"against": "median"}}
+    gates = {gate.name: gate for gate in configured_gates(said)}
     assert list(gates) == [gate.name for gate in GATES]
     assert gates["churn"].bound == 0.5
-    assert (gates["recall"].bound, gates["recall"].action) == (0.8, State.WARN)
+    assert (gates["recall"].bound, gates["recall"].action) == (0.8, Action.WARN)
+    assert (gates["users_lost"].bound, gates["users_lost"].against) == (0.2, Against.MEDIAN)
+    rise = configured_gates({"cold_share": {"against": "last", "bound": 0.05}})
+    assert [(g.bound, g.against) for g in rise if g.name == "cold_share"] == [(0.05, Against.LAST)]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +112,9 @@ def test_config_moves_bounds_and_actions() -> None:
         ({"churn": 10**400}, "gates.churn.bound"),
         ({"churn": {"limit": 1}}, "gates.churn.limit"),
         ({"churn": {"action": "ignore"}}, "gates.churn.action"),
+        ({"churn": {"against": "absolute"}}, 'gates.churn.against: expected "last" or "median", found \'absolute\''),
+        ({"churn": {"against": 7}}, "gates.churn.against"),
+        ({"recall": {"against": "last"}}, "give the bound too"),
     ],
 )
 def test_wrong_config_is_named(changes: dict[str, object], message: str) -> None:
@@ -94,8 +125,10 @@ def test_wrong_config_is_named(changes: dict[str, object], message: str) -> None
 
 def test_report_survives_its_json() -> None:
     """What is written to gates.json reads back equal, a value that is no number included."""
-    verdicts = judge([AT_MOST, AT_LEAST], {"share": Figure(math.nan)}, earlier=None)
-    report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3})
+    verdicts = judge([AT_MOST, AT_LEAST], {"share": Figure(math.nan)})
+    segments = {"country=de": {"figures": {"rows": 2}, "score_bins": [1, 1]}}
+    recent = {"first": 7, "counts": [1, 2]}
+    report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3}, segments, recent)
     assert not report.passed
     assert GateReport.from_document(json.loads(json.dumps(report.document(), allow_nan=False))) == report
 

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 
 from artifacts import schemas
 from artifacts.tables import writing_table
-from release.figures import compare_tops, count_repeated_users
-from release.measure import compare_users, measure_histories, measure_interests, measure_items, measure_scores
+from release.measure import (
+    HistoriesMeasure,
+    compare_users,
+    measure_histories,
+    measure_interests,
+    measure_items,
+    measure_scores,
+)
+from release.overlap import compare_tops, count_repeated_users
 from release.query import Limits
 
 LAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -113,10 +120,10 @@ def test_vectors_and_histories_are_counted(tmp_path: Path) -> None:
     assert (found.users, found.cold) == (8, 2)
     assert (found.vectors.vectors, found.vectors.zero, found.vectors.not_finite) == (12, 2, 2)
 
-    schema = schemas.histories(pa.int64(), ["item_id"], [])
-    behaviours = [(1, [1, 5, 1], [1, 1, 1], 3), (2, [], [], 0), (3, [7], [1], 1), (4, [1], [2], 1)]
+    schema = schemas.histories(pa.int64(), ["item_id"], ["country"])
+    behaviours = [(1, [1, 5, 1], [1, 1, 1], 1, 3), (2, [], [], 2, 0), (3, [7], [1], 1, 1), (4, [1], [2], 3, 1)]
     path = write(tmp_path / "histories.arrow", schema, behaviours)
-    assert measure_histories([path], "item_id") == (4, 5, 3)
+    assert measure_histories([path]) == HistoriesMeasure({"country": 2}, users=4, behaviours=5, unknown=3)
 
 
 @LAWS
