@@ -5,15 +5,16 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from artifacts.errors import NightrecError, RefusedError, UsageError
 from nightrec import doctor, export, fit, night, plan, recommend, releases
+from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
 
 _GROUPS: dict[str, dict[str, Callable[..., int | None]]] = {
@@ -38,16 +39,8 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "faiss": "cpu",
 }
+_NOT_SAID = threading.Lock()  # taken by whoever says that this process was stopped
 _REASONS = 3  # gates that an answer names; standard error and the record have all
-
-
-class Stopped(BaseException):
-    """A signal asked us to stop; no part of the program may catch this and go on."""
-
-    def __init__(self, number: int) -> None:
-        """Remember the signal's *number*."""
-        super().__init__(number)
-        self.number = number
 
 
 def make_app() -> typer.Typer:
@@ -76,8 +69,9 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line, and end with its exit code."""
-    _catch_signals()
-    sys.exit(execute(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    catch_signals(signal.SIGINT, signal.SIGTERM, farewell=lambda number: _say_stopped(arguments, number, " by force"))
+    sys.exit(execute(arguments))
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -87,11 +81,8 @@ def execute(arguments: Sequence[str]) -> int:
     except NightrecError as error:
         return _fail(arguments, error)
     except Stopped as stop:
-        name, code = signal.Signals(stop.number).name, 128 + stop.number
-        say(f"nightrec: stopped by {name}; what is finished stays. To go on: {shlex.join(['nightrec', *arguments])}")
-        if "--json" in arguments:
-            answer({"error": f"stopped by {name}; what is finished stays", "kind": "Stopped", "exit_code": code})
-        return code
+        _say_stopped(arguments, stop.number)
+        return 128 + stop.number
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,7 +93,8 @@ def execute(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str]) -> int:
     try:
-        code = make_app()(args=list(arguments), prog_name="nightrec", standalone_mode=False)
+        with stopping_as_itself():
+            code = make_app()(args=list(arguments), prog_name="nightrec", standalone_mode=False)
     except typer.TyperException as error:
         raise UsageError(_usage(error)) from error
     except ModuleNotFoundError as error:
@@ -113,22 +105,22 @@ def _invoke(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _catch_signals() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # what must be tidied up is not interrupted by a second one
-        raise Stopped(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)
-
-
 def _usage(error: typer.TyperException) -> str:
     message = error.format_message().strip().rstrip(".").replace("Value error, ", "")
     context: Any = getattr(error, "ctx", None)
     if not message or context is None:
         return message  # without a message, the help was asked for by saying nothing
     return f"{message}{'' if message.endswith('?') else ';'} see {context.command_path} --help"
+
+
+def _say_stopped(arguments: Sequence[str], number: int, how: str = "") -> None:
+    """Say once why this process ends, and how to go on."""
+    if not _NOT_SAID.acquire(blocking=False):
+        return
+    said = f"stopped by {signal.Signals(number).name}{how}; what is finished stays"
+    say(f"nightrec: {said}. To go on: {shlex.join(['nightrec', *arguments])}")
+    if "--json" in arguments:
+        answer({"error": said, "kind": Stopped.__name__, "exit_code": 128 + number})
 
 
 def _fail(arguments: Sequence[str], error: NightrecError) -> int:

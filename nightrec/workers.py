@@ -14,6 +14,7 @@ from types import FrameType
 
 from artifacts.errors import NightrecError
 from artifacts.run import StepResult
+from nightrec.stopping import end_by_force
 
 # faiss, torch and obstore hang in a forked child once the parent has used them.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -123,3 +124,4 @@ def _watch(lifeline: Connection) -> None:
     """End this process when the parent lets go of the other end of *lifeline*, by will or by death."""
     wait([lifeline])
     os.kill(os.getpid(), signal.SIGTERM)
+    end_by_force(signal.SIGTERM)
