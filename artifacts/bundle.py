@@ -6,14 +6,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from artifacts.contract import require_contract
 from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
 from artifacts.store import read_sealed, write_sealed
 
 FORMAT = 1
-MOST_INTERESTS = 256  # of a user: the number of an interest is published as uint8
-CROSS_FEATURES = ("retrieval_score", "times_had", "days_since", "popularity")
 
 
 class Role(StrEnum):
@@ -206,14 +205,30 @@ def read_bundle(folder: Path) -> Bundle:
 def _parse(folder: Path, document: dict[str, Any]) -> Bundle:
     path = BundleLayout(folder).contract
     try:
+        require_contract(document)
         document["role"] = Role(document["role"])
         document["spec"] = FeatureSpec.from_document(document["spec"])
         document["files"] = {name: FileRecord(**record) for name, record in document["files"].items()}
         for side in ("inputs", "outputs"):
             document[side] = tuple(Tensor(t["name"], t["type"], tuple(t["shape"])) for t in document[side])
-        return Bundle(folder=folder, **document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(f"{path}: expected a bundle's contract, found another document ({error!r})") from error
+        bundle = Bundle(folder=folder, **document)
+        _require_own(bundle)
+    except ValueError as error:
+        raise CorruptError(f"{path}: expected a bundle's contract; {error}; export it anew") from error
+    return bundle
+
+
+def _require_own(bundle: Bundle) -> None:
+    """Refuse a contract without the tensors and files that its role and spec must have."""
+    expected, found = input_names(bundle.role, bundle.spec), [tensor.name for tensor in bundle.inputs]
+    if sorted(expected) != sorted(found):
+        raise ValueError(f"inputs: expected {', '.join(expected)}, found {', '.join(found)}")
+    if missing := set(OUTPUT_NAMES[bundle.role]) - {tensor.name for tensor in bundle.outputs}:
+        raise ValueError(f"outputs: expected one called {min(missing)}")
+    layout = bundle.layout
+    for path in (layout.graph, layout.canary, *(layout.vocabulary(name) for name in bundle.spec.features)):
+        if path.relative_to(bundle.folder).as_posix() not in bundle.files:
+            raise ValueError(f"files: expected {path.relative_to(bundle.folder).as_posix()} among them")
 
 
 def _verify(bundle: Bundle) -> None:

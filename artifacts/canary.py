@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,11 @@ def write_canary(path: Path, tensors: "Mapping[str, np.ndarray]") -> None:
     for name, tensor in tensors.items():
         shapes[name] = list(tensor.shape[1:])
         flat = pa.array(tensor.reshape(-1))
-        width = flat.type if tensor.ndim == 1 else pa.list_(pa.field("item", flat.type, nullable=False), tensor[0].size)
+        width = (
+            flat.type
+            if tensor.ndim == 1
+            else pa.list_(pa.field("item", flat.type, nullable=False), prod(tensor.shape[1:]))
+        )
         columns.append(flat if tensor.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, type=width))
     schema = pa.schema([pa.field(n, c.type, nullable=False) for n, c in zip(tensors, columns, strict=True)])
     with writing_table(path, schema, metadata={"shapes": json.dumps(shapes, sort_keys=True)}, inputs="") as writer:
@@ -44,6 +49,8 @@ def read_canary(path: Path) -> "dict[str, np.ndarray]":
     with opening_arrow(path) as reader:
         table, said = reader.read_all(), reader.schema.metadata
     try:
+        if not len(table):
+            raise ValueError("no rows")
         shapes = json.loads(said[b"shapes"])
         return {name: _tensor(table[name].combine_chunks(), shapes[name]) for name in table.column_names}
     except (KeyError, ValueError, TypeError) as error:

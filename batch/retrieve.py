@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from artifacts.bundle import MOST_INTERESTS
+from artifacts.contract import MOST_INTERESTS
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, reading_table, verify_file

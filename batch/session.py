@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from artifacts.bundle import OUTPUT_NAMES, Bundle, feature_of, input_names
+from artifacts.bundle import OUTPUT_NAMES, Bundle, Tensor, feature_of, input_names
 from artifacts.canary import ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
@@ -29,6 +29,15 @@ _RUNTIME_ERRORS = (
     native.NotImplemented,
     native.RuntimeException,
 )
+
+# ONNX Runtime's names of the types that a contract may name.
+_TYPES = {
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+}
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,7 +82,7 @@ class Session:
         try:
             results = self._runtime.run(names, feed)
         except _RUNTIME_ERRORS as error:
-            raise InputError(f"{self.bundle.layout.graph}: the graph failed on a batch: {error}") from error
+            raise InputError(f"{self.bundle.layout.graph}: the graph failed on a batch: {_words(error)}") from error
         used = len(next(iter(inputs.values())))
         return {name: result[:used] for name, result in zip(names, results, strict=True)}
 
@@ -133,19 +142,30 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
         raise UsageError(f"rows of a batch: expected at least 1, found {rows}")
     chosen = choose_device(device)
     runtime = _load(bundle, chosen)
-    for side, expected, found in (
-        ("inputs", {t.name for t in bundle.inputs}, {node.name for node in runtime.get_inputs()}),
-        ("outputs", set(OUTPUT_NAMES[bundle.role]), {node.name for node in runtime.get_outputs()}),
-    ):
-        if not (expected == found if side == "inputs" else expected <= found):
-            raise CorruptError(
-                f"{bundle.layout.graph}: expected the {side} {sorted(expected)} of {bundle.layout.contract.name}, "
-                f"found {sorted(found)}; export it anew"
-            )
+    _require_tensors(bundle, "inputs", bundle.inputs, runtime.get_inputs())
+    needed = [tensor for tensor in bundle.outputs if tensor.name in OUTPUT_NAMES[bundle.role]]
+    _require_tensors(bundle, "outputs", needed, runtime.get_outputs())
     workers = (threads or len(os.sched_getaffinity(0))) if chosen.name == "cpu" else 1
     session = Session(bundle, runtime, rows=rows, device=chosen, workers=workers)
     _replay_canary(session)
     return session
+
+
+def _require_tensors(bundle: Bundle, side: str, tensors: Sequence[Tensor], nodes: Sequence[Any]) -> None:
+    """Compare the graph's own names and types with the contract's; a graph may have outputs that nobody fetches."""
+    expected = {tensor.name: tensor.type for tensor in tensors}
+    found = {node.name: _TYPES.get(node.type, node.type) for node in nodes}
+    same = expected == found if side == "inputs" else expected.items() <= found.items()
+    if not same:
+        one, other = (", ".join(f"{name} ({kind})" for name, kind in sorted(of.items())) for of in (expected, found))
+        raise CorruptError(
+            f"{bundle.layout.graph}: expected the {side} {one} of {bundle.layout.contract.name}, found {other}; "
+            "export it anew"
+        )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _load(bundle: Bundle, device: Device) -> Any:
@@ -154,7 +174,7 @@ def _load(bundle: Bundle, device: Device) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and said once
     providers: list[Any] = [device.provider]
     if device.provider not in ort.get_available_providers():
         raise DeviceError(f"this ONNX Runtime has no {device.provider}, only {ort.get_available_providers()}")
@@ -164,7 +184,7 @@ def _load(bundle: Bundle, device: Device) -> Any:
     try:
         runtime = ort.InferenceSession(str(bundle.layout.graph), options, providers=providers)
     except _RUNTIME_ERRORS as error:
-        raise CorruptError(f"{bundle.layout.graph}: ONNX Runtime cannot load it: {error}") from error
+        raise CorruptError(f"{bundle.layout.graph}: ONNX Runtime cannot load it: {_words(error)}") from error
     if (found := runtime.get_providers()[0]) != device.provider:
         raise DeviceError(f"asked ONNX Runtime for {device.provider}, but got {found}: {_why_no_gpu()}")
     return runtime

@@ -11,15 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from artifacts.bundle import (
-    CROSS_FEATURES,
-    MOST_INTERESTS,
-    OPTIONAL_OUTPUTS,
-    OUTPUT_NAMES,
-    FeatureSpec,
-    Role,
-    input_names,
-)
+from artifacts.bundle import OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
+from artifacts.contract import CROSS_FEATURES, MOST_INTERESTS
 from artifacts.errors import UsageError
 from features.vocabulary import Vocabulary
 

@@ -62,7 +62,7 @@ def _feature(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Text = Annotated[str, Strict(), Field(min_length=1)]
@@ -74,7 +74,10 @@ Memory = Annotated[str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)
 Day = Annotated[date, BeforeValidator(_day), Strict()]
 TimeUnit = Literal["s", "ms", "us"]
 CrossFeature = Literal["retrieval_score", "times_had", "days_since", "popularity"]
-Positive = Annotated[int, Strict(), Field(ge=1)]
+Positive = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
+Few = Annotated[Positive, Field(le=65_535)]  # of what is counted in two bytes
+Days = Annotated[Positive, Field(le=36_525)]  # a century
+Hours = Annotated[Number, Field(ge=0, le=876_600)]  # a century too
 
 
 class Table(BaseModel):
@@ -206,32 +209,32 @@ class Night(Table):
     """Into how many files the catalogue is split."""
     device: Literal["cpu", "gpu", "auto"] = "cpu"
     """Where the models run; ``gpu`` is a GPU or an error."""
-    workers: Positive = 1
+    workers: Annotated[Positive, Field(le=1_024)] = 1
     """Processes on this machine, of which each takes a group of shards."""
-    threads: Count = 0
+    threads: Annotated[Count, Field(le=1_024)] = 0
     """Threads of one worker; 0 shares all cores evenly."""
     memory: Memory = "4GB"
     """What DuckDB may hold before it spills to disk."""
-    batch_users: Positive = 256
+    batch_users: Few = 256
     """Rows of every batch of users; part of the execution profile."""
-    batch_items: Positive = 1024
+    batch_items: Few = 1024
     """Rows of every batch of items; part of the execution profile."""
-    batch_lists: Positive = 64
+    batch_lists: Few = 64
     """Rows of every batch of users with their candidates, for the ranker; part of the execution profile."""
-    faiss_threads: Positive = 2
+    faiss_threads: Annotated[Positive, Field(le=1_024)] = 2
     """Threads of k-means, whose result changes with them; part of the execution profile."""
 
 
 class DayRules(Table):
     """``[day]``: when the day's input counts as there."""
 
-    newest_within_hours: Annotated[Number, Field(ge=0)] = 24
+    newest_within_hours: Hours = 24
     """How far before the day's end the newest event may lie; 0 asks nothing."""
     min_share_of_median: Annotated[Number, Field(ge=0)] = 0.5
     """The day's rows over the same weekday's median of the weeks before; 0 asks nothing."""
-    weeks: Positive = 4
+    weeks: Annotated[Positive, Field(le=520)] = 4
     """How many weeks the median is taken over."""
-    deadline_hours: Annotated[Number, Field(ge=0)] = 0
+    deadline_hours: Hours = 0
     """Hours after the day's end until which a missing day, or a table without a file, ends with code 5, and then with
     3; 0 is for ever 5."""
 
@@ -239,7 +242,7 @@ class DayRules(Table):
 class HistoryRules(Table):
     """``[history]``: what is told of the past."""
 
-    popular_days: Positive = 30
+    popular_days: Days = 30
     """Days up to the data date whose events make an item popular."""
 
 
@@ -252,7 +255,7 @@ class Index(Table):
     """Lists of the IVF; 0 chooses by the number of items."""
     recall_target: Annotated[Share, Field(gt=0)] = 0.95
     """The recall that nprobe is chosen for, against exact search on tonight's users."""
-    recall_k: Positive = 100
+    recall_k: Few = 100
     """The k of that recall."""
     seed: Count = 1
     """Seed of the training sample and of k-means."""
@@ -263,13 +266,13 @@ class Index(Table):
 class Retrieve(Table):
     """``[retrieve]``: which items reach the ranker."""
 
-    candidates: Positive = 100
+    candidates: Few = 100
     """Candidates per user."""
-    overfetch: Annotated[Number, Field(ge=1)] = 2.0
+    overfetch: Annotated[Number, Field(ge=1, le=100)] = 2.0
     """How many times as many are searched, so that enough are left when the seen ones are gone."""
     exclude_seen: Literal["all", "days", "none"] = "all"
     """Drop what the user has ever had, has had in the last ``exclude_days`` days, or nothing."""
-    exclude_days: Positive = 30
+    exclude_days: Days = 30
 
 
 class Rule(Table):
@@ -277,13 +280,13 @@ class Rule(Table):
 
     group: Name
     """A feature of the items, or one of their ``groups``."""
-    at_most: Positive
+    at_most: Few
 
 
 class Score(Table):
     """``[score]``: what each user is given."""
 
-    top_n: Annotated[Positive, Field(le=65_535)] = 50
+    top_n: Few = 50
     """Items per user."""
     rules: tuple[Rule, ...] = ()
     """The shop's limits, such as ``[{group = "category", at_most = 3}]``."""
@@ -305,18 +308,17 @@ class Train(Table):
 
     until: Day
     """The last day of training events; the validation days come after it."""
-    validate_days: Positive = 1
+    validate_days: Days = 1
     """Days after ``until`` on which the model is judged."""
     refit: Annotated[bool, Strict()] = False
-    """Fit again on every day through the last validation day, for as many epochs as validation chose: a model that is
-    weeks old falls far."""
+    """Fit again through the last validation day, for as many epochs as validation chose: an old model falls far."""
     history_length: Annotated[Positive, Field(le=1000)] = 20
     """L, the newest behaviours that are kept."""
     gap_edges_hours: tuple[Annotated[Number, Field(gt=0)], ...] = (1, 6, 24, 72, 168, 336, 720, 1440, 2880, 8760)
     """Ascending edges of the buckets of the time since a behaviour."""
     cross_features: tuple[CrossFeature, ...] = ("retrieval_score", "times_had", "days_since", "popularity")
     """What the ranker is told about user and candidate together."""
-    ranker_days: Positive = 14
+    ranker_days: Days = 14
     """The last days up to ``until``, which BST learns from; a MIND of the days before them proposes its candidates."""
     seed: Count = 1
     folder: Place = Field(default="models", validate_default=True)

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 def _iso_day(text: str) -> str:
     try:
-        return calendar_date.fromisoformat(text).isoformat()
+        day = calendar_date.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"expected a day as YYYY-MM-DD, found {text!r}") from None
+    if not 1970 <= day.year < 2200:  # a century before and after it is a day too
+        raise typer.BadParameter(f"expected a day of the years 1970 to 2199, found {text!r}")
+    return day.isoformat()
 
 
 def _reason(text: str | None) -> str | None:

@@ -169,11 +169,11 @@ def shards_of(step: str, run: Run, *, shard: str | None = None, group: str | Non
         UsageError: If one of them cannot be read, or both are given.
     """
     shards = {"items": run.item_shards, "index": 1}.get(step, run.shards)
-    if shard and group:
+    if shard is not None and group is not None:
         raise UsageError("--shard and --group: give one of them")
-    if group:
+    if group is not None:
         return parse_group(group, shards)
-    return parse_shards(shard, shards) if shard else range(shards)
+    return parse_shards(shard, shards) if shard is not None else range(shards)
 
 
 def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Run, Done]:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts.bundle import (
+    OUTPUT_NAMES,
     Bundle,
     FeatureSpec,
     Role,
@@ -46,12 +47,12 @@ def make_bundle(folder: Path, *, role: Role = Role.USER, model: str = "a", spec:
         role=role,
         model_id=model * 64,
         bundle_id=bundle_id_of(files, spec),
-        inputs=(Tensor("history_item_id", "int32", ("users", 5)),),
-        outputs=(Tensor("interests", "float32", ("users", 4, 8)),),
+        inputs=tuple(Tensor(name, "int32", ("users", 5)) for name in input_names(role, spec)),
+        outputs=tuple(Tensor(name, "float32", ("users", 4, 8)) for name in OUTPUT_NAMES[role]),
         spec=spec,
         metric="inner_product",
-        width=8,
-        interests=4,
+        width=0 if role is Role.RANKER else 8,
+        interests=4 if role is Role.USER else 0,
         trained_through="2026-01-01",
         files=files,
         about={"opset": 20},

@@ -143,7 +143,7 @@ def test_a_canary_row_that_is_not_a_number_is_refused(tiny, tmp_path, weights):
 def test_a_graph_that_cannot_be_loaded_or_lacks_an_input_is_an_error_that_names_it(tiny, tmp_path, weights):
     """What the contract lists and what the graph has must be the same."""
     bundle = tiny.make_bundle(tmp_path / "item", Role.ITEM, weights)
-    with pytest.raises(CorruptError, match=r"expected the inputs .*'brand'"):
+    with pytest.raises(CorruptError, match=r"expected the inputs brand \(int32\)"):
         open_session(replace(bundle, inputs=(*bundle.inputs, replace(bundle.inputs[0], name="brand"))), rows=4)
     bundle.layout.graph.write_bytes(b"no graph")
     with pytest.raises(CorruptError, match=r"model.onnx: ONNX Runtime cannot load it"):

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,20 +122,23 @@ class Case:
         damage: What is done to the shop.
         expects: How the night must end.
         verb: ``prepare``, or ``run`` where a later step is the one that must see it.
+        date: Which night.
+        more: Further arguments; of an option that comes twice the last is taken.
     """
 
     name: str
     damage: Callable[[Ground], None]
     expects: Refused | Counted | Same
     verb: str = "prepare"
-    date: str = field(default=DATE)
+    date: str = DATE
+    more: tuple[str, ...] = ()
 
 
 def complaint(case: Case, shop: Shop, folder: Path) -> str:
     """Run *case* in *folder*, and say what is not as it must be; ``""`` if all is."""
     ground = copy_of(shop, folder / "case")
     case.damage(ground)
-    said = say(case.verb, "--config", ground.config, "--date", case.date)
+    said = say(case.verb, "--config", ground.config, "--date", case.date, *case.more)
     if "Traceback" in said.text or "unexpected" in said.text or "its traceback lies in" in said.text:
         return f"nobody foresaw it: {said.text}"
     if isinstance(case.expects, Refused):

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.ground import Case, complaint
-from tests.faults.inputs import cases
+from tests.faults.table import CASES
 from tests.night.shop import Shop
-
-CASES = list(cases())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

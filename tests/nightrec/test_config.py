@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from artifacts import schemas
-from artifacts.bundle import CROSS_FEATURES, OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
+from artifacts.bundle import OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
+from artifacts.contract import CROSS_FEATURES
 from artifacts.errors import UsageError
 from nightrec.config import (
     RESERVED,
