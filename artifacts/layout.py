@@ -147,6 +147,11 @@ class RecordLayout:
         return self.folder / "overrides.json"
 
     @property
+    def revision(self) -> Path:
+        """Which releases a revised one comes from, by whom and why; absent in others."""
+        return self.folder / "revision.json"
+
+    @property
     def report(self) -> Path:  # noqa: D102
         return self.folder / "report.html"
 
@@ -202,6 +207,28 @@ class RootLayout:
     def request(self, date: str, fingerprint: str) -> Path:
         """From the digest of what was asked to the run that answers it."""
         return self.folder / "runs" / date / "requests" / f"{fingerprint}.json"
+
+    @property
+    def runs(self) -> Path:  # noqa: D102
+        return self.folder / "runs"
+
+    @property
+    def pins(self) -> Path:
+        """Folder of the releases that are to be kept."""
+        return self.folder / "pins"
+
+    def pin(self, version: str) -> Path:
+        """Who keeps a release, and why."""
+        return self.pins / f"{version}.json"
+
+    @property
+    def claims(self) -> Path:
+        """Folder of what is about to be pointed at: names of releases, each with a number of its own behind."""
+        return self.folder / "claims"
+
+    def condemned(self, version: str) -> Path:
+        """Says that a release is being removed; what was begun is finished by the next ``prune``."""
+        return self.folder / "condemned" / f"{version}.json"
 
     @property
     def releases(self) -> Path:  # noqa: D102

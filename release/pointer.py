@@ -13,6 +13,7 @@ from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, w
 from artifacts.layout import ReleaseLayout, RootLayout
 from artifacts.release import Manifest
 from artifacts.store import read_json, swap_json
+from release.pins import claimed
 
 FORMAT = 1
 LATEST = "LATEST"
@@ -150,10 +151,11 @@ def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer:
     """Let the channel say *pointer*, if it still says what was *expected*.
 
     Raises:
-        ConflictError: If someone else moved it meanwhile.
+        ConflictError: If someone else moved it meanwhile, or the release is being pruned.
     """
     before = expected.document() if expected else None
-    swap_json(pointer_path(root, channel), expected=before, document=pointer.document())
+    with claimed(root, pointer.version):
+        swap_json(pointer_path(root, channel), expected=before, document=pointer.document())
 
 
 def point_at(release: Release, before: Pointer | None, *, hold: Hold | None = None, reason: str = "") -> Pointer:

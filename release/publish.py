@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.digest import file_digest
-from artifacts.errors import CorruptError, RefusedError, UsageError
+from artifacts.errors import CorruptError, RefusedError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import (
     ContentFile,
@@ -20,7 +20,17 @@ from artifacts.run import Run
 from artifacts.store import read_json, staged_folder, sweep_staged_folders
 from artifacts.tables import read_sidecar
 from release.content import content_files, judged_digest
-from release.pointer import LATEST, Pointer, Release, earlier_release, follow, move_pointer, point_at, read_pointer
+from release.pointer import (
+    LATEST,
+    Pointer,
+    Release,
+    earlier_release,
+    follow,
+    move_pointer,
+    point_at,
+    read_pointer,
+    require_words,
+)
 from release.verdicts import GateReport
 
 _CHUNK = 1 << 20
@@ -80,7 +90,7 @@ def publish(
         CorruptError: If a file is not what was recorded when it was written.
         ConflictError: If someone else stored this version or moved the pointer meanwhile.
     """
-    _require_words(override=override, supersede=supersede)
+    require_words("publish", override=override, supersede=supersede)
     earlier = earlier_release(root, run.date, channel)
     objection = _objection(run, earlier.version if earlier else None, channel)
     if objection and override is None:
@@ -115,12 +125,6 @@ def publish(
         sequence=pointer.sequence if pointer else 0,
         note=f"{'stored' if stored else 'equal content was stored before, nothing is written'}; {note}",
     )
-
-
-def _require_words(**reasons: str | None) -> None:
-    for name, reason in reasons.items():
-        if reason is not None and not reason.strip():
-            raise UsageError(f"--{name}: expected a reason, found none; it is recorded for those who come after")
 
 
 def _objection(run: Run, earlier: str | None, channel: str) -> str:
@@ -187,7 +191,7 @@ def _store(run: Run, manifest: Manifest, layout: ReleaseLayout, overrides: list[
     with staged_folder(layout.folder) as folder:
         staged = ReleaseLayout(folder)
         for name, path in content_files(run).items():
-            _copy(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
+            copy_verified(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
         _store_record(run, staged.record, overrides)
         manifest.write(staged.manifest)
 
@@ -197,15 +201,19 @@ def _store_record(run: Run, staged: RecordLayout, overrides: list[dict[str, Any]
     of_run = run.layout.record
     listed = read_record(of_run) if of_run.contents.exists() else {}
     for name, file in listed.items():
-        _copy(of_run.folder / name, staged.folder / name, file.size, file.sha256)
+        copy_verified(of_run.folder / name, staged.folder / name, file.size, file.sha256)
     documents: dict[Path, Any] = {staged.run: run.document()}
     if overrides:
         documents[staged.overrides] = {"format": 1, "overrides": overrides}
     write_record(staged, documents, listed=listed)
 
 
-def _copy(source: Path, target: Path, size: int, sha256: str) -> None:
-    """Copy a file, and compare what is copied with what was recorded when it was written."""
+def copy_verified(source: Path, target: Path, size: int, sha256: str) -> None:
+    """Copy a file, and compare what is copied with what was recorded when it was written.
+
+    Raises:
+        CorruptError: If it is missing, or its bytes are others.
+    """
     if not source.is_file():
         raise CorruptError(f"{source}: expected {size} bytes, but the file is missing")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -135,12 +136,24 @@ def _catalogue_and_index(run: Run, night: Night) -> None:
     indexed = [place for place, ok in enumerate(eligible) if ok]
     columns = [ids.take(pa.array(indexed, pa.int64())), pa.array(indexed, pa.int32())]
     _write(run, layout.index.items, schema, pa.table(columns, schema=schema))
-    layout.index.ivf.write_bytes(b"an index")
+    write_ivf(layout.index.ivf, vectors[indexed])
     finish_file(layout.index.ivf, inputs="i")
     counts = {"indexed": len(indexed), "ineligible": count - len(indexed), "no_signal": 0, "nan_vectors": 0}
     parameters = {"recall": 0.99, "recall_users": 30, "imbalance": 1.0, "counts": counts}
     write_json(layout.index.parameters, {**parameters, **night.parameters})
     finish_file(layout.index.parameters, inputs="i")
+
+
+def write_ivf(path: Path, vectors: np.ndarray, lists: int = 2) -> None:
+    """Write an IVF of *vectors* [items, d]; row i has id i, and all lists are searched."""
+    quantizer = faiss.IndexFlatIP(vectors.shape[1])
+    ivf = faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    ivf.cp.min_points_per_centroid = 1
+    if len(vectors) >= lists and np.isfinite(vectors).all():
+        ivf.train(np.ascontiguousarray(vectors))
+        ivf.add(np.ascontiguousarray(vectors))
+    ivf.nprobe = lists
+    faiss.write_index(ivf, str(path))
 
 
 def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:

@@ -137,7 +137,7 @@ def test_failed_run_needs_a_reason_that_is_recorded(night: Make) -> None:
         check(run, root_of(run), threads=1)
     with pytest.raises(RefusedError, match="recall"):
         publish(run, root_of(run))
-    with pytest.raises(UsageError, match="expected a reason"):
+    with pytest.raises(UsageError, match="--override: expected words"):
         publish(run, root_of(run), override=" ")
     published = publish(run, root_of(run), override="sale starts today")
     overrides = json.loads((published.folder / "record" / "overrides.json").read_text())["overrides"]
@@ -284,7 +284,7 @@ def test_rollback_goes_back_to_what_is_whole(released: Callable[..., Published],
     before = (tmp_path / "LATEST").read_bytes()
     with pytest.raises(UsageError, match=f"did you mean {first.version}"):
         rollback(tmp_path, first.version[:-1] + "_", who="me", why="because")
-    with pytest.raises(UsageError, match="who asks"):
+    with pytest.raises(UsageError, match="--who: expected words"):
         rollback(tmp_path, first.version, who="", why="because")
     flip(first.folder / "index" / "ivf.faiss")
     with pytest.raises(CorruptError, match=r"ivf\.faiss"):
