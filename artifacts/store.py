@@ -4,9 +4,12 @@ import fcntl
 import json
 import os
 import shutil
+import socket
+import sys
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,14 +121,43 @@ def sweep_staged_folders(parent: Path) -> int:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file at *path*; the system drops it when the process dies."""
+    """Hold an exclusive lock on the file at *path*; the system drops it when the process dies.
+
+    Who has to wait says once, on standard error, for whom: a process that was stopped keeps its locks, and somebody
+    has to let it go on or end it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not _locked_soon(descriptor):
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            sys.stderr.write(
+                f"nightrec: waiting for {holder}, which holds {path}; end it if it does no work any more\n"
+            )
+            sys.stderr.flush()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # on a full disk nobody is named, and the lock is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked_soon(descriptor: int) -> bool:
+    """Take the lock if it becomes free within a second, for which nobody need be told to wait."""
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def sweep_staged_files(path: Path) -> None:
+    """Remove what killed writers of the file at *path*, or of its sidecar, left beside it; its lock must be held."""
+    for left_behind in path.parent.glob(f"{STAGING_PREFIX}*-{path.name}*"):
+        left_behind.unlink(missing_ok=True)
 
 
 def is_there(path: Path) -> bool:
@@ -258,4 +290,5 @@ def swap_json(path: Path, *, expected: dict[str, Any] | None, document: dict[str
         found = read_json(path) if is_there(path) else None
         if found != expected:
             raise ConflictError(f"{path} was changed by someone else meanwhile; look at it and try again")
+        sweep_staged_files(path)
         write_json(path, document)

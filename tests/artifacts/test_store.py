@@ -3,9 +3,13 @@
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from artifacts.digest import canonical_json, document_digest, file_digest
 from artifacts.errors import ConflictError, CorruptError
 from artifacts.store import (
+    STAGING_PREFIX,
     exclusive,
     fetched,
     files_under,
@@ -250,3 +255,52 @@ def test_the_manifest_of_a_removed_folder_goes_first(tmp_path: Path, monkeypatch
     assert left == [["a.json"]]
     assert names_in(tmp_path) == []
     remove_file(folder / "a.json")
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from artifacts.store import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holding(lock: Path) -> subprocess.Popen[str]:
+    """Start a process that takes *lock*, says so, and lets it go when its input ends."""
+    return subprocess.Popen([sys.executable, "-c", HOLDS, lock], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+
+
+def test_who_waits_for_a_lock_says_for_whom(tmp_path: Path) -> None:
+    """A stopped process keeps its lock: who waits names it once; it goes on when that one has ended."""
+    lock = tmp_path / ".lock"
+    with holding(lock) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "held\n"
+        first.send_signal(signal.SIGSTOP)
+        with holding(lock) as second:
+            assert second.stderr
+            said = second.stderr.readline()
+            first.send_signal(signal.SIGCONT)
+            first.communicate()
+            out, more = second.communicate()
+
+    assert said.startswith(f"nightrec: waiting for process {first.pid} on ")
+    assert f"which holds {lock}" in said
+    assert (out, more) == ("held\n", "")
+
+
+def test_what_a_killed_writer_of_a_pointer_left_is_swept(tmp_path: Path) -> None:
+    """The next move removes it, and nothing of another name."""
+    path = tmp_path / "LATEST"
+    for name in (f"{STAGING_PREFIX}ab-LATEST", f"{STAGING_PREFIX}cd-shadow"):
+        (tmp_path / name).write_text("half")
+
+    swap_json(path, expected=None, document={"n": 1})
+
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        ".LATEST.lock",
+        f"{STAGING_PREFIX}cd-shadow",
+        "LATEST",
+    ]
