@@ -29,7 +29,9 @@ class PodStep(KubernetesPodOperator):
         self.arguments = said(self.arguments)
         try:
             super().execute(context)
-        except AirflowException:
+        except (AirflowException, ApiException) as error:
+            if self._killed:
+                raise AirflowException("the pod was told to stop; it may be tried again") from error
             if self._ended is None:
                 raise  # the pod never came to run the command
         if self._ended is None:
@@ -46,16 +48,18 @@ class PodStep(KubernetesPodOperator):
 
     def _log_of(self, pod: Any) -> str:
         try:
-            log: str = self.client.read_namespaced_pod_log(
+            response = self.client.read_namespaced_pod_log(
                 pod.metadata.name,
                 pod.metadata.namespace,
                 container=self.base_container_name,
                 tail_lines=_LAST_LINES,
+                _preload_content=False,  # or a log that is JSON comes back as Python
             )
         except ApiException as error:
             self.log.warning("the pod's answer could not be read: %s", error.reason)
             return ""
-        return log
+        log: bytes = response.data
+        return log.decode(errors="replace")
 
 
 def exit_code(pod: Any, container: str) -> int | None:

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import runpy
+import signal
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,10 +142,15 @@ class Lines(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def step(verb: str, answers: dict[str, Any], params: dict[str, str]) -> dict[str, Any]:
-    """Run the task of a step as the task runner does: render its templates, execute it, and say how that ended."""
+def step(verb: str, answers: dict[str, Any], params: dict[str, str], stopped_after: float = 0) -> dict[str, Any]:
+    """Run the task of a step as the task runner does: render its templates, execute it, and say how that ended.
+
+    After so many seconds it is told to stop, if it is asked for.
+    """
     from airflow.sdk.bases.operator import ExecutorSafeguard
+    from airflow.sdk.definitions._internal import logging_mixin as sdk_logging
     from airflow.sdk.execution_time.context import OutletEventAccessors
+    from airflow.utils.log import logging_mixin as provider_logging
 
     dag = parsed("nightly.py")["nightrec_shop"]
     task = dag.task_dict[verb]
@@ -176,14 +183,17 @@ def step(verb: str, answers: dict[str, Any], params: dict[str, str]) -> dict[str
     try:
         task.render_template_fields(context)
         task = context["task"]
-        type(task).log = told
+        type(task).log = sdk_logging.LoggingMixin.log = provider_logging.LoggingMixin.log = told
+        signal.signal(signal.SIGTERM, lambda number, frame: task.on_kill())  # as the task runner does
+        if stopped_after:
+            threading.Timer(stopped_after, os.kill, (os.getpid(), signal.SIGTERM)).start()
         ExecutorSafeguard.tracker.set(task)
         ended: dict[str, Any] = {"result": task.execute(context)}
     except Exception as error:
         ended = {"raised": type(error).__name__, "says": str(error), "later": _seconds_until(error)}
     events = [event for accessor in context["outlet_events"]._dict.values() for event in accessor.asset_alias_events]
     ended["events"] = [[event.source_alias_name, event.dest_asset_key.uri, event.extra] for event in events]
-    return {**ended, "pushed": ti.pushed, "log": lines.lines}
+    return {"result": None, **ended, "pushed": ti.pushed, "log": lines.lines}
 
 
 def _seconds_until(error: Exception) -> float | None:

@@ -1,0 +1,191 @@
+"""A step in a container and in a pod: what is asked for, and that its end means what it means in a process."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dags.conftest import Inside
+from tests.dags.engines import DockerHandler, Engine, KubernetesHandler, serving
+
+pytestmark = pytest.mark.airflow
+
+PREPARED = {"prepare": {"date": "2026-11-25", "run_key": "0a1b"}}
+ANSWER = {"date": "2026-11-25", "run_key": "0a1b", "release": None}
+Script = Callable[[str], None]
+Run = Callable[..., tuple[dict[str, Any], Engine]]
+
+
+@pytest.fixture(params=["docker", "kubernetes"])
+def run(request: pytest.FixtureRequest, inside: Inside, tmp_path: Path) -> Iterator[Run]:
+    """Run a step in Docker or Kubernetes, of which a real server takes the calls; it runs the command here."""
+    handler = {"docker": DockerHandler, "kubernetes": KubernetesHandler}[request.param]
+    with serving(handler, str(tmp_path / "nightrec")) as engine:
+        kube = tmp_path / "kubeconfig"
+        context = {"name": "c", "context": {"cluster": "k", "user": "u"}}
+        cluster = {"name": "k", "cluster": {"server": f"http://{engine.address}"}}
+        users = [{"name": "u", "user": {}}]
+        kube.write_text(
+            json.dumps({"contexts": [context], "current-context": "c", "clusters": [cluster], "users": users})
+        )
+        given = {
+            "NIGHTREC_WHERE": request.param,
+            "DOCKER_HOST": f"tcp://{engine.address}",
+            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(
+                {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kube)}}
+            ),
+        }
+
+        def call(
+            verb: str, answers: dict[str, Any], *, stopped_after: float = 0, **environment: str
+        ) -> tuple[dict[str, Any], Engine]:
+            return inside("step", verb, answers, {}, stopped_after, **given, **environment), engine
+
+        yield call
+
+
+def test_the_command_line_log_and_answer_are_those_of_a_process(run: Run, command: Script, tmp_path: Path) -> None:
+    command(f"echo items: 10 rows >&2; sleep 0.2; echo '{json.dumps(ANSWER)}'")
+
+    ended, engine = run("items", PREPARED)
+
+    assert ANSWER in (ended["result"], ended["pushed"].get("return_value"))
+    assert any("items: 10 rows" in line for line in ended["log"])
+    (container,) = engine.containers
+    asked = container.asked.get("Cmd") or container.asked["spec"]["containers"][0]["args"]
+    config = str(tmp_path / "configs" / "shop.toml")
+    assert asked == ["items", "--config", config, "--json", "--date", "2026-11-25", "--run", "0a1b"]
+    assert container.removed
+
+
+@pytest.mark.parametrize(
+    ("end", "raised", "says"),
+    [
+        ("exit 1", "AirflowException", "ended with exit code 1; it may be tried again"),
+        ("exit 3", "AirflowFailException", "ended with exit code 3, refused: 2 gates"),
+        ("exit 4", "AirflowFailException", "ended with exit code 4, the input is wrong"),
+        ("exit 5", "AirflowRescheduleException", ""),
+        ("kill -9 $$", "AirflowException", "ended with exit code 137; it may be tried again"),
+    ],
+)
+def test_the_exit_code_means_what_it_means_in_a_process(
+    run: Run, command: Script, end: str, raised: str, says: str
+) -> None:
+    command(f"""echo '{{"error": "2 gates", "refused": ["a: 1"]}}'; {end}""")
+
+    ended, engine = run("check", PREPARED)
+
+    assert ended["raised"] == raised
+    assert says in ended["says"]
+    assert engine.containers[0].removed
+
+
+def test_a_task_that_is_stopped_leaves_no_container(run: Run, command: Script) -> None:
+    """The container is told to stop, and is removed; the task may be tried again."""
+    command("trap 'kill $!; exit 143' TERM; sleep 60 & wait")
+
+    ended, engine = run("score", PREPARED, stopped_after=1)
+
+    (container,) = engine.containers
+    assert container.stopped
+    assert container.removed
+    assert container.wait() == 143
+    assert "may be tried again" in ended["says"]
+
+
+@pytest.mark.parametrize("run", ["docker"], indirect=True)
+def test_a_container_gets_what_the_settings_say(run: Run, command: Script) -> None:
+    """Docker: a mount at the same path, a network, GPUs, and of the worker's variables those that are named."""
+    command(f"echo '{json.dumps(ANSWER)}'")
+    settings = {
+        "NIGHTREC_ENV": "AWS_REGION, NOT_SET",
+        "AWS_REGION": "eu-1",
+        "NIGHTREC_NETWORK": "inner",
+        "NIGHTREC_MOUNT": "/srv/job",
+        "NIGHTREC_GPUS": "1",
+        "NIGHTREC_GPU_IMAGE": "nightrec:gpu",
+    }
+
+    run("items", PREPARED, **settings)
+    _, engine = run("check", PREPARED, **settings)
+
+    items, check = (container.asked for container in engine.containers)
+    assert (items["Image"], check["Image"]) == ("nightrec:gpu", "nightrec:latest")
+    assert items["Env"] == ["AWS_REGION=eu-1"]
+    host = items["HostConfig"]
+    assert host["NetworkMode"] == "inner"
+    assert host["Mounts"] == [{"Target": "/srv/job", "Source": "/srv/job", "Type": "bind", "ReadOnly": False}]
+    (device,) = host["DeviceRequests"]
+    assert (device["Count"], device["Capabilities"]) == (1, [["gpu"]])
+    assert "DeviceRequests" not in check["HostConfig"]
+
+
+def test_a_pod_gets_what_the_settings_say(inside: Inside) -> None:
+    """Not root, nothing to write to but ``/tmp`` and the claim, secrets by name, a GPU for what opens a model."""
+    settings = {
+        "NIGHTREC_WHERE": "kubernetes",
+        "NIGHTREC_GPUS": "2",
+        "NIGHTREC_GPU_IMAGE": "registry/nightrec:gpu",
+        "NIGHTREC_NAMESPACE": "night",
+        "NIGHTREC_SERVICE_ACCOUNT": "nightrec",
+        "NIGHTREC_CLAIM": "job",
+        "NIGHTREC_ENV_SECRET": "store",
+        "NIGHTREC_CPUS": "4",
+        "NIGHTREC_MEMORY": "16Gi",
+    }
+
+    pods = {verb: inside("pod", verb, [verb, "--json"], **settings) for verb in ("prepare", "score", "publish")}
+
+    for verb, pod in pods.items():
+        assert pod["metadata"]["namespace"] == "night"
+        assert pod["metadata"]["name"].startswith(f"nightrec-{verb}-")
+        spec = pod["spec"]
+        assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("nightrec", False)
+        assert spec["restartPolicy"] == "Never"
+        assert spec["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert spec["volumes"] == [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "job", "persistentVolumeClaim": {"claimName": "job"}},
+        ]
+        (container,) = spec["containers"]
+        assert container["args"] == [verb, "--json"]
+        assert container["command"] == []  # the image's own entry point
+        assert container["volumeMounts"] == [
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "job", "mountPath": "/job"},
+        ]
+        assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        gpu = {} if verb == "publish" else {"nvidia.com/gpu": "2"}
+        assert container["image"] == ("nightrec:latest" if verb == "publish" else "registry/nightrec:gpu")
+        assert container["resources"] == {
+            "requests": {"cpu": "4", "memory": "16Gi"},
+            "limits": {"memory": "16Gi", **gpu},
+        }
+
+
+def test_a_pod_is_built_on_a_template(inside: Inside, tmp_path: Path) -> None:
+    """What the settings have no name for is said by a file on the worker, which is read when the task runs."""
+    template = tmp_path / "pod.yaml"
+    template.write_text(
+        "{apiVersion: v1, kind: Pod, metadata: {name: x}, spec: {nodeSelector: {gpu: h100}, "
+        "tolerations: [{key: nvidia.com/gpu, operator: Exists}], containers: [{name: base, image: none}]}}"
+    )
+
+    pod = inside("pod", "items", ["items"], NIGHTREC_WHERE="kubernetes", NIGHTREC_POD_TEMPLATE=str(template))
+
+    assert pod["spec"]["nodeSelector"] == {"gpu": "h100"}
+    assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert pod["spec"]["containers"][0]["image"] == "nightrec:latest"
