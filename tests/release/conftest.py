@@ -16,6 +16,8 @@ from artifacts.layout import RootLayout
 from artifacts.run import Run, run_key_of
 from artifacts.store import write_json
 from artifacts.tables import finish_file, writing_table
+from release.check import check
+from release.publish import Published, publish
 
 WIDTH = 4
 PER_USER = 10
@@ -206,5 +208,17 @@ def night(tmp_path: Path) -> Callable[..., Run]:
 
     def make(**changes: Any) -> Run:
         return make_run(tmp_path, Night(**changes))
+
+    return make
+
+
+@pytest.fixture
+def released(night: Callable[..., Run], tmp_path: Path) -> Callable[..., Published]:
+    """Make, check and publish a night, to LATEST or another channel: ``released("shadow", date=...)``."""
+
+    def make(channel: str = "LATEST", **changes: Any) -> Published:
+        run = night(**changes)
+        check(run, tmp_path, channel=channel, threads=1)
+        return publish(run, tmp_path, channel=channel)
 
     return make

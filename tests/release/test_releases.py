@@ -11,25 +11,12 @@ from hypothesis import strategies as st
 
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run
-from release.check import check
 from release.pointer import versions
-from release.publish import Published, publish
+from release.publish import Published
 from release.read import recommendations
 from release.releases import list_releases, rollback, show, verify
 
 Make = Callable[..., Run]
-
-
-@pytest.fixture
-def released(night: Make, tmp_path: Path) -> Callable[..., Published]:
-    """Make, check and publish a night."""
-
-    def make(**changes: Any) -> Published:
-        run = night(**changes)
-        check(run, tmp_path, threads=1)
-        return publish(run, tmp_path)
-
-    return make
 
 
 def test_list_tells_what_there_is(released: Callable[..., Published], tmp_path: Path) -> None:
