@@ -9,6 +9,7 @@
   - NotReadyError        5  the input is not there yet
   - ParityError          1  an exported graph does not do what its source does
   - DeviceError          1  the device asked for is not what we got
+  - StoreError           1  the object store cannot be reached, or refuses us
   - StaleRunError        1  a step was asked of a run that another step has not finished, or on another profile
 """
 
@@ -66,6 +67,10 @@ class ParityError(NightrecError):
 
 class DeviceError(NightrecError):
     """The device asked for is missing, or the runtime silently chose another."""
+
+
+class StoreError(NightrecError):
+    """The object store cannot be reached, refuses us, or does not do what pointers rest on."""
 
 
 class StaleRunError(NightrecError):

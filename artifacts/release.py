@@ -10,7 +10,7 @@ from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.fields import DAY, SHA256, VERSION, inner, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import files_under, is_there, read_sealed, write_json, write_sealed
+from artifacts.store import fetched, files_under, is_there, read_sealed, size_of, write_json, write_sealed
 from artifacts.tables import Sidecar
 
 FORMAT = 1
@@ -166,7 +166,7 @@ def _content_problems(layout: ReleaseLayout, manifest: Manifest, *, quick: bool)
     if folder.name != manifest.version:
         yield f"{layout.manifest}: speaks of version {manifest.version}, but lies in {folder.name}"
     for name, file in sorted(manifest.files.items()):
-        if problem := _problem_of(folder / name, file.size, file.sha256, layout.manifest.name, quick=quick):
+        if problem := _problem_of(folder / name, file.size, file.sha256, layout.manifest.name, quick=quick, anew=True):
             yield problem
     record = layout.record.folder
     for path in files_under(folder):
@@ -222,7 +222,9 @@ def record_problems(record: RecordLayout, *, quick: bool = False) -> Iterator[st
     """
     listed = read_record(record)
     for name, file in sorted(listed.items()):
-        if problem := _problem_of(record.folder / name, file.size, file.sha256, record.contents.name, quick=quick):
+        if problem := _problem_of(
+            record.folder / name, file.size, file.sha256, record.contents.name, quick=quick, anew=True
+        ):
             yield problem
     for path in files_under(record.folder):
         name = path.relative_to(record.folder).as_posix()
@@ -245,14 +247,24 @@ def verify_record_file(record: RecordLayout, path: Path) -> Path:
     return path
 
 
-def _problem_of(path: Path, size: int, sha256: str, listed_in: str, *, quick: bool = False) -> str | None:
+def _problem_of(
+    path: Path, size: int, sha256: str, listed_in: str, *, quick: bool = False, anew: bool = False
+) -> str | None:
     if path.is_symlink() or path.parent.is_symlink():
         return f"{path}: lies behind a symbolic link, which is not followed; a release holds its own bytes"
-    if not path.is_file():
+    if (found := size_of(path)) is None:
         return f"{path}: listed in {listed_in}, but missing"
-    if (found := path.stat().st_size) != size:
+    if found != size:
         return f"{path}: expected {size} bytes, found {found}; was it cut short or swapped?"
-    if not quick and (digest := file_digest(path)) != sha256:
+    return None if quick else _changed(path, sha256, anew=anew)
+
+
+def _changed(path: Path, sha256: str, *, anew: bool) -> str | None:
+    try:
+        digest = file_digest(fetched(path, sha256, anew=anew))
+    except CorruptError as error:
+        return str(error)
+    if digest != sha256:
         return f"{path}: expected sha256 {sha256}, found {digest}; was it changed or swapped?"
     return None
 

@@ -1,4 +1,4 @@
-"""Writing to a local folder so that a name holds the whole thing or nothing, and pointers that swap safely."""
+"""Files under a root, a folder or an object store: a name holds the whole thing or nothing, pointers swap safely."""
 
 import fcntl
 import json
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from artifacts.digest import canonical_json, document_digest
 from artifacts.errors import ConflictError, CorruptError
 from artifacts.layout import ReleaseLayout
+from artifacts.mirror import mirror_of
 
 STAGING_PREFIX = ".staging-"
 _MOST_BYTES = 1 << 28  # of a document that is read whole: far above any manifest, far below what hurts
@@ -44,6 +45,8 @@ def staged_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if mirror := mirror_of(path):
+            mirror.send(staging, path)
         staging.replace(path)
         flush(path.parent)
     except BaseException:
@@ -69,6 +72,9 @@ def staged_folder(path: Path) -> Iterator[Path]:
                 flush(inner)
             flush(staging)
             with exclusive(path.parent / ".lock"):
+                if mirror := mirror_of(path):
+                    mirror.send_version(staging, path)
+                    shutil.rmtree(path, ignore_errors=True)  # what was fetched, or a killed writer left here
                 if path.exists():
                     raise ConflictError(f"{path} exists already; it is never rewritten")
                 staging.rename(path)
@@ -162,35 +168,53 @@ def sweep_staged_files(path: Path) -> None:
 
 def is_there(path: Path) -> bool:
     """Whether there is a file at *path*; of a folder ask :func:`names_in`."""
-    return path.is_file()
+    return size_of(path) is not None
 
 
 def size_of(path: Path) -> int | None:
     """Count the bytes of the file at *path*; None if there is none."""
+    if mirror := mirror_of(path):
+        stat = mirror.remote.stat(mirror.key(path))
+        return stat.size if stat else None
     return path.stat().st_size if path.is_file() else None
 
 
 def written_at(path: Path) -> float:
     """Say when the file at *path* was written, in seconds since 1970; 0 if there is none."""
+    if mirror := mirror_of(path):
+        stat = mirror.remote.stat(mirror.key(path))
+        return stat.written if stat else 0.0
     return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def names_in(folder: Path) -> list[str]:
     """Name the files and folders directly in *folder*, sorted; none if there is no such folder."""
+    if mirror := mirror_of(folder):
+        return mirror.remote.names(mirror.key(folder))
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def files_under(folder: Path) -> list[Path]:
     """List every file under *folder*, at any depth, in the order of their paths."""
+    if mirror := mirror_of(folder):
+        return [mirror.folder / key for key in mirror.remote.keys(mirror.key(folder))]
     return [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
-def fetched(path: Path) -> Path:
+def fetched(path: Path, sha256: str = "", *, anew: bool = False) -> Path:
     """Give *path* when the file there can be read from this machine's disk.
 
+    Args:
+        path: A file of content.
+        sha256: What it was recorded with, if that is known: what comes from an object store is compared with it, and
+            need not come twice.
+        anew: Whether every byte is to come from the object store again.
+
     Raises:
-        CorruptError: If there is no such file.
+        CorruptError: If there is no such file, or the object store holds other bytes.
     """
+    if mirror := mirror_of(path):
+        mirror.fetch(path, sha256, anew=anew)
     if not path.is_file():
         raise CorruptError(f"{path}: the file is missing")
     return path
@@ -202,6 +226,11 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         CorruptError: If it is missing, cannot be read, or is no small file.
     """
+    if mirror := mirror_of(path):
+        found = mirror.remote.read(mirror.key(path), most=_MOST_BYTES)
+        if found is None:
+            raise CorruptError(f"{path}: expected a file, but {mirror.remote.url} has none of that name")
+        return found[0]
     try:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise CorruptError(f"{path}: expected a document of at most {_MOST_BYTES} bytes, found {size}")
@@ -212,14 +241,34 @@ def read_bytes(path: Path) -> bytes:
 
 def remove_file(path: Path) -> None:
     """Remove the file at *path*, if there is one."""
+    if mirror := mirror_of(path):
+        mirror.remote.delete([mirror.key(path)])
     path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove *folder* and all that is in it: its manifest first, so that nobody takes what is left for a release."""
     remove_file(ReleaseLayout(folder).manifest)
+    if mirror := mirror_of(folder):
+        mirror.remote.delete(mirror.remote.keys(mirror.key(folder)))
     if folder.is_dir():
         shutil.rmtree(folder)
+
+
+def send_folder(folder: Path) -> None:
+    """Let the object store have every file under *folder*; there is nothing to do for one that is only a folder."""
+    if mirror := mirror_of(folder):
+        mirror.send_all(folder, folder, (path for path in sorted(folder.rglob("*")) if path.is_file()))
+
+
+def require_swaps(root: Path) -> None:
+    """See, once in a process, that pointers under *root* can be moved safely.
+
+    Raises:
+        StoreError: If the object store cannot be reached, refuses us, or ignores conditions.
+    """
+    if mirror := mirror_of(root):
+        mirror.require_swaps()
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -235,6 +284,14 @@ def read_json(path: Path) -> dict[str, Any]:
         CorruptError: If the file is missing, is not JSON, or holds something else than an object.
     """
     return _parse(path, read_bytes(path))
+
+
+def find_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object as :func:`read_json` does; None if there is no such file."""
+    if mirror := mirror_of(path):
+        found = mirror.remote.read(mirror.key(path), most=_MOST_BYTES)
+        return _parse(path, found[0]) if found else None
+    return read_json(path) if path.is_file() else None
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
@@ -286,9 +343,16 @@ def swap_json(path: Path, *, expected: dict[str, Any] | None, document: dict[str
     Raises:
         ConflictError: If another document stands there.
     """
+    lost = f"{path} was changed by someone else meanwhile; look at it and try again"
+    if mirror := mirror_of(path):
+        mirror.require_swaps()
+        found = mirror.remote.read(key := mirror.key(path), most=_MOST_BYTES)
+        content, version = (_parse(path, found[0]), found[1].version) if found else (None, None)
+        if content != expected or not mirror.remote.swap(key, canonical_json(document), version):
+            raise ConflictError(lost)
+        return
     with exclusive(path.with_name(f".{path.name}.lock")):
-        found = read_json(path) if is_there(path) else None
-        if found != expected:
-            raise ConflictError(f"{path} was changed by someone else meanwhile; look at it and try again")
+        if find_json(path) != expected:
+            raise ConflictError(lost)
         sweep_staged_files(path)
         write_json(path, document)
