@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow lint fix bench-night clean
+.PHONY: help install demo test test-slow image image-quick locks lint fix bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,16 +18,26 @@ demo: .venv/installed ## MovieLens-100K: fit, export, a whole night, one release
 	$(BIN)/python -m examples.demo
 
 test: .venv/installed ## the suite, in parallel
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu and not image"
 
 test-slow: .venv/installed ## what takes minutes or gigabytes
 	$(BIN)/pytest -m slow -n 0
 
-lint: .venv/installed ## format, lint, types, import rules
+image: .venv/installed ## build the images cpu and train, run a small night in them; Docker, or root with buildah and mmdebstrap
+	nice $(BIN)/python -m deploy.image
+
+image-quick: .venv/installed ## the install steps of the Dockerfile, in a clean environment
+	$(BIN)/pytest -m image -n 0
+
+locks: .venv/installed ## write deploy/locks/ from pyproject.toml and constraints.txt
+	$(BIN)/python -m deploy.lock
+
+lint: .venv/installed ## format, lint, types, import rules, Dockerfiles
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile deploy/airflow/Dockerfile
 
 fix: .venv/installed ## format and repair what can be repaired
 	$(BIN)/ruff format
