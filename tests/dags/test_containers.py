@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
 from tests.dags.conftest import Inside
@@ -139,6 +140,7 @@ def test_a_pod_gets_what_the_settings_say(inside: Inside) -> None:
     pods = {verb: inside("pod", verb, [verb, "--json"], **settings) for verb in ("prepare", "score", "publish")}
 
     for verb, pod in pods.items():
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
         assert pod["metadata"]["namespace"] == "night"
         assert pod["metadata"]["name"].startswith(f"nightrec-{verb}-")
         spec = pod["spec"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.dags.conftest import Inside
+from tests.dags.picture import README, draw, drawn_in
 
 pytestmark = pytest.mark.airflow
 
@@ -60,6 +61,13 @@ def test_the_graph_is_that_of_the_design(inside: Inside) -> None:
         "score": (5, 3),
     }
     assert {name: task["outlets"] for name, task in tasks.items() if task["outlets"]} == {"publish": ["nightrec_shop"]}
+
+
+def test_the_readme_shows_the_dag_as_it_is(inside: Inside) -> None:
+    """``.venv-airflow/bin/python tests/dags/picture.py`` draws it anew."""
+    tasks = inside("graph", "nightly.py")["nightrec_shop"]["tasks"]
+
+    assert drawn_in(README.read_text("utf-8")) == draw(tasks)
 
 
 def test_the_settings_reach_the_tasks(inside: Inside) -> None:
@@ -279,6 +287,16 @@ def posted() -> Any:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", received
         server.shutdown()
+
+
+def test_a_task_that_is_stopped_stops_the_command(inside: Inside, command: Script) -> None:
+    """What it says while it ends is still in the log, and the task may be tried again."""
+    command("trap 'echo stopped >&2; kill $!; exit 143' TERM; sleep 60 & wait")
+
+    ended = inside("step", "items", PREPARED, {}, 0.5)
+
+    assert ended["log"][-1] == "stopped"
+    assert ended["says"].startswith("nightrec items ended with exit code 143; it may be tried again")
 
 
 def test_the_webhook_is_told_of_a_failure(inside: Inside, posted: Any) -> None:
