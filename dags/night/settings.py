@@ -15,7 +15,7 @@ MODEL_STEPS = frozenset({"prepare", "items", "index", "interests", "score"})  # 
 MAPPED_STEPS = frozenset({"interests", "score"})
 RUN = ("--date", "{{ prepared(ti)['date'] }}", "--run", "{{ prepared(ti)['run_key'] }}")  # in Airflow's templates
 
-_DEFAULTS = {
+DEFAULTS = {
     "COMMAND": "nightrec",
     "WHERE": "process",
     "SCHEDULE": "0 2 * * *",
@@ -130,7 +130,7 @@ def read_surfaces(environment: Mapping[str, str], names_in: Any) -> list[Surface
 def _read_surface(environment: Mapping[str, str], config: str) -> Surface:
     own = re.sub(r"[^A-Z0-9]", "_", PurePath(config).stem.upper())
     values = {}
-    for name, default in _DEFAULTS.items():
+    for name, default in DEFAULTS.items():
         general = environment.get(f"NIGHTREC_{name}", default)
         values[name] = environment.get(f"NIGHTREC_{name}__{own}", general).strip()
     numbers = {name: _whole_number(name, values.pop(name), least) for name, least in _LEAST.items()}

@@ -1,11 +1,13 @@
 """The settings of the DAGs: what the environment says of each surface, the data date, and the command lines."""
 
+import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from dags.night.settings import SettingError, Surface, data_date, read_surfaces, said
+from dags.night.settings import DEFAULTS, SettingError, Surface, data_date, read_surfaces, said
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -74,6 +76,19 @@ def test_a_folder_that_is_not_there_is_named() -> None:
 
     with pytest.raises(SettingError, match="NIGHTREC_CONFIGS: expected a folder of configs, found '/job'"):
         read_surfaces({}, names_in)
+
+
+def test_the_table_of_the_docs_has_every_setting_with_its_default() -> None:
+    """A default that depends on another setting is said there in words."""
+    page = (Path(__file__).parents[2] / "docs" / "airflow.md").read_text("utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `NIGHTREC_")]
+    told = {name: default.strip() for names, default in rows for name in re.findall(r"`NIGHTREC_([A-Z_]+)`", names)}
+
+    assert set(told) == {"CONFIGS", *DEFAULTS}
+    assert {name: told[name] for name, default in DEFAULTS.items() if default} == {
+        name: f"`{default}`" for name, default in DEFAULTS.items() if default
+    }
+    assert told["CONFIGS"] == "`/job`"
 
 
 def test_the_start_is_a_day() -> None:
