@@ -14,7 +14,7 @@ from release.figures import Night, histories_of, score_edges
 from release.gate import Against, Change, Gate
 from release.history import Past, reference
 from release.measure import RecentMeasure, bins_of, count_cold
-from release.overlap import compare_tops, compare_tops_by, count_gone
+from release.overlap import compare_histories, compare_tops, compare_tops_by, count_gone
 from release.query import Limits
 from release.segments import Segments, named
 from release.verdicts import Figure, name_in
@@ -84,13 +84,13 @@ def compared(
     """Measure what lies between tonight and the last release, of all users and of each segment of *levels*."""
     before = earlier.content
     all_users = {
-        "users_gone": _gone("user_id", content.interests, before.interests, limits),
+        **_users(content, before, limits),
         "items_gone": _gone("item_id", content.items, before.items, limits),
         "recent_changed": _recent_changed(night.recent, earlier),
     }
     if model_change(content, earlier):
         return {"": all_users}
-    all_users["score_psi"] = _score_psi(night.scores.bins, _bins(before))
+    all_users["score_psi"] = score_psi(night.scores.bins, score_bins(before))
     all_users["churn"] = _churn(content, before, limits)
     found: Levels = {"": all_users, **{name: {} for name in levels if name}}
     for name in found:
@@ -102,7 +102,7 @@ def compared(
         recorded = report.segments.get(name) if report else None
         if recorded and len(recorded["score_bins"]) == night.segments[feature].bins.shape[1]:
             bins = np.array(recorded["score_bins"], np.int64)
-            found[name]["score_psi"] = _score_psi(night.segments[feature].bins[row], bins)
+            found[name]["score_psi"] = score_psi(night.segments[feature].bins[row], bins)
     for name, figure in _churns(run, content, night, segments, before, limits).items():
         found[name]["churn"] = figure
     return found
@@ -184,6 +184,22 @@ def _changed(gate: Gate, now: float, before: float, words: str) -> Figure:
     return Figure(share, f"{before:,.0f} before, {now:,.0f} now" if share else "", words)
 
 
+def _users(content: Content, before: Content, limits: Limits) -> dict[str, Figure]:
+    """Look for each of the earlier users: who is still there, and with no less of a history?"""
+    ours, theirs = (schema_of(one.interests).field("user_id").type for one in (content, before))
+    total = sum(batch.num_rows for batch in batches_of(before.interests, ["user_id"]))
+    if ours != theirs:
+        return {
+            "users_gone": Figure(1.0, f"user_id was {theirs} and is {ours} now"),
+            "histories_shorter": Figure(None, "no user is in both releases"),
+        }
+    both, shorter = compare_histories(content.interests, before.interests, limits)
+    return {
+        "users_gone": Figure(1 - both / total) if total else Figure(None, "the earlier release has none"),
+        "histories_shorter": Figure(shorter / both) if both else Figure(None, "no user is in both releases"),
+    }
+
+
 def _gone(column: str, now: Sequence[Any], before: Sequence[Any], limits: Limits) -> Figure:
     ours, theirs = (schema_of(paths).field(column).type for paths in (now, before))
     total = sum(batch.num_rows for batch in batches_of(before, [column]))
@@ -203,7 +219,8 @@ def _recent_changed(now: RecentMeasure, earlier: Earlier) -> Figure:
     return Figure(None, "no event of the last four weeks is in both nights") if changed is None else Figure(changed)
 
 
-def _bins(earlier: Content) -> npt.NDArray[np.int64]:
+def score_bins(earlier: Content) -> npt.NDArray[np.int64]:
+    """Count the ranked rows of a night by score, between fixed edges."""
     edges = score_edges(earlier)
     bins = np.zeros(len(edges) + 1, np.int64)
     for batch in batches_of(earlier.scores, ["source", "score"]):
@@ -211,7 +228,8 @@ def _bins(earlier: Content) -> npt.NDArray[np.int64]:
     return bins
 
 
-def _score_psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> Figure:
+def score_psi(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> Figure:
+    """Compare two histograms of scores by their stability index; with few rows it is not measured, for that reason."""
     fewest = int(min(before.sum(), now.sum()))
     if fewest < PSI_ROWS:
         return Figure(None, f"{fewest} ranked rows are too few (fewer than {PSI_ROWS}) to compare distributions")
@@ -230,7 +248,8 @@ def stability_index(now: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -
     return float(np.sum((p - q) * np.log(p / q)))
 
 
-def _other_ids(content: Content, earlier: Content) -> str:
+def other_ids(content: Content, earlier: Content) -> str:
+    """Say why users and items of two nights cannot be matched; ``""`` if their ids are of the same types."""
     now, before = schema_of(content.scores), schema_of(earlier.scores)
     for column in ("user_id", "item_id"):
         if now.field(column).type != before.field(column).type:
@@ -239,7 +258,7 @@ def _other_ids(content: Content, earlier: Content) -> str:
 
 
 def _churn(content: Content, earlier: Content, limits: Limits) -> Figure:
-    if why := _other_ids(content, earlier):
+    if why := other_ids(content, earlier):
         return Figure(None, why)
     pairs, kept = compare_tops(content.scores, earlier.scores, top=CHURN_TOP, limits=limits)
     return Figure(1 - kept / pairs) if pairs else Figure(None, "no user is in both releases")
@@ -248,7 +267,7 @@ def _churn(content: Content, earlier: Content, limits: Limits) -> Figure:
 def _churns(
     run: Run, content: Content, night: Night, segments: Segments, earlier: Content, limits: Limits
 ) -> dict[str, Figure]:
-    if not segments.values or _other_ids(content, earlier):
+    if not segments.values or other_ids(content, earlier):
         return {}
     users, now, before = histories_of(run), content.scores, earlier.scores
     counted = {

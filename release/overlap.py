@@ -16,7 +16,7 @@ def compare_tops(now: Sequence[Path], before: Sequence[Path], *, top: int, limit
         limits: For DuckDB.
     """
     pairs = kept = 0
-    for ours, theirs in _cuts(now, before):
+    for ours, theirs in cuts(now, before):
         found, same = query(
             """
             WITH a AS (SELECT user_id, item_id FROM ours WHERE rank <= $top),
@@ -37,8 +37,8 @@ def compare_tops_by(
 ) -> dict[int, tuple[int, int]]:
     """Count as :func:`compare_tops` does, for each value of a *column* of *users*, tables cut as those of *now*."""
     total: dict[int, tuple[int, int]] = {}
-    whole = len(_cuts(now, before)) == 1
-    for (ours, theirs), own in zip(_cuts(now, before), [users] if whole else [[one] for one in users], strict=True):
+    whole = len(cuts(now, before)) == 1
+    for (ours, theirs), own in zip(cuts(now, before), [users] if whole else [[one] for one in users], strict=True):
         found = query_rows(
             f"""
             WITH a AS (SELECT user_id, item_id FROM ours WHERE rank <= $top),
@@ -62,17 +62,34 @@ def count_repeated_users(histories: Sequence[Path], limits: Limits) -> int:
     return query("SELECT count(*) - count(DISTINCT user_id) FROM users", {"users": histories}, {}, limits)[0]
 
 
+def compare_histories(now: Sequence[Path], before: Sequence[Path], limits: Limits) -> tuple[int, int]:
+    """Count the users who are in both nights' interest tables, and those whose history is shorter than it was."""
+    both = shorter = 0
+    for ours, theirs in cuts(now, before):
+        found = query(
+            """
+            SELECT count(*), count(*) FILTER (a.history_length < b.history_length)
+            FROM ours AS a JOIN theirs AS b USING (user_id)
+            """,
+            {"ours": ours, "theirs": theirs},
+            {},
+            limits,
+        )
+        both, shorter = both + found[0], shorter + found[1]
+    return both, shorter
+
+
 def count_gone(column: str, now: Sequence[Path], before: Sequence[Path], limits: Limits) -> int:
     """Count the ids in *column* of the tables of *before* that are in none of *now*."""
     gone = 0
-    for ours, theirs in _cuts(now, before):
+    for ours, theirs in cuts(now, before):
         sql = f'SELECT count(*) FROM theirs WHERE "{column}" NOT IN (SELECT "{column}" FROM ours)'
         (found,) = query(sql, {"ours": ours, "theirs": theirs}, {}, limits)
         gone += found
     return gone
 
 
-def _cuts(now: Sequence[Path], before: Sequence[Path]) -> list[tuple[Sequence[Path], Sequence[Path]]]:
+def cuts(now: Sequence[Path], before: Sequence[Path]) -> list[tuple[Sequence[Path], Sequence[Path]]]:
     """Pair the shards by name where the cut is equal; else a shard's users are spread over all of the other night's."""
     if [path.name for path in now] == [path.name for path in before]:
         return [([ours], [theirs]) for ours, theirs in zip(now, before, strict=True)]
