@@ -234,6 +234,9 @@ def _require_own(bundle: Bundle) -> None:
 def _verify(bundle: Bundle) -> None:
     folder = bundle.folder
     found = {path.relative_to(folder).as_posix() for path in content_files(folder)}
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise CorruptError(f"{path}: a symbolic link, which leads out of what is verified; copy the file itself")
     for name, record in sorted(bundle.files.items()):
         path = folder / name
         if name not in found:

@@ -1,6 +1,10 @@
 """A run: what one night was asked to compute, from which inputs, and where its tables lie."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,10 +12,13 @@ import pyarrow as pa
 
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, StaleRunError, UsageError
-from artifacts.layout import RootLayout, RunLayout
-from artifacts.store import is_there, read_json, read_sealed, write_sealed
+from artifacts.fields import DAY, SHA256, mapping, only, table, text, whole
+from artifacts.layout import RecordLayout, RootLayout, RunLayout
+from artifacts.store import exclusive, is_there, read_json, read_sealed, sweep_staged_files, write_sealed
 
 FORMAT = 1
+RUN_KEY = re.compile(r"[0-9a-f]{16}")
+_IDS = re.compile("int64|uint64|string")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,9 @@ class Run:
         del document["folder"]
         return document
 
-    def write(self, folder: Path | None = None) -> None:
-        """Write ``run.json``, sealed with its own digest, into the run's folder, or into a staging *folder*."""
-        write_sealed(RunLayout(folder or self.folder).run, self.document(), version=FORMAT)
+    def write(self) -> None:
+        """Write ``run.json``, sealed with its own digest."""
+        write_sealed(self.layout.run, self.document(), version=FORMAT)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -110,12 +117,30 @@ class Run:
             raise StaleRunError(f"{folder}: not a prepared run (no {path.name}); run `nightrec prepare` first")
         document = read_sealed(path, version=FORMAT, remedy="run `nightrec prepare` again")
         try:
-            run = cls(folder=folder, **document)
-        except TypeError as error:
-            raise CorruptError(f"{path}: expected a run's fields ({error})") from error
+            _require_fields(document)
+        except ValueError as error:
+            raise CorruptError(f"{path}: expected a run's fields ({error}); run `nightrec prepare` again") from error
+        run = cls(folder=folder, **document)
         if (key := run_key_of(run.inputs, run.bundles, run.semantic, run.profile)) != run.run_key:
             raise CorruptError(f"{path}: run_key is {run.run_key}, but its fields give {key}; prepare the date again")
         return run
+
+
+def _require_fields(document: dict[str, Any]) -> None:
+    only(document, *(field.name for field in dataclass_fields(Run) if field.name != "folder"))
+    for key, form in (("date", DAY), ("run_key", RUN_KEY), ("inputs", SHA256), ("user_id", _IDS), ("item_id", _IDS)):
+        text(document, key, form)
+    for key, least in (("now", 0), ("shards", 1), ("item_shards", 1)):
+        whole(document, key, least=least)
+    for bundle in table(document, "bundles").values():
+        only(bundle, "model_id", "bundle_id")
+        for key in ("model_id", "bundle_id"):
+            text(bundle, key)
+    for key in ("semantic", "profile"):
+        mapping(document, key)
+    counts = mapping(document, "counts")
+    for key in counts:
+        whole(counts, key)
 
 
 def run_key_of(
@@ -126,21 +151,52 @@ def run_key_of(
     return document_digest(asked)[:16]
 
 
+@contextmanager
+def recording(run: Run) -> Iterator[RecordLayout]:
+    """Hold the lock of the run's record while it is read as a whole or changed; what killed writers left is gone."""
+    record = run.layout.record
+    with exclusive(run.folder / ".record.lock"):
+        for path in (record.gates, record.timings, record.contents):
+            sweep_staged_files(path)
+        yield record
+
+
 def find_run(root: Path, date: str, run_key: str | None = None) -> Run:
     """Find the run of *date* that ``prepare`` made or found last, or the one named *run_key*.
 
     Raises:
         StaleRunError: If there is none.
+        UsageError: If *run_key* is no key of a run.
+        CorruptError: If another run lies in its place.
     """
     layout = RootLayout(root)
+    if run_key is not None and not RUN_KEY.fullmatch(run_key):
+        raise UsageError(f"--run {run_key}: expected the key of a run, 16 hex digits")
     if run_key is None:
         current = layout.current_run(date)
         if not is_there(current):
             raise StaleRunError(
                 f"no run of {date} is prepared under {root}; run `nightrec prepare --date {date}` first"
             )
-        run_key = str(read_json(current)["run_key"])
-    return Run.read(layout.run(date, run_key).folder)
+        run_key = read_key(current)
+    run = Run.read(layout.run(date, run_key).folder)
+    if (run.date, run.run_key) != (date, run_key):
+        raise CorruptError(f"{run.layout.run}: is run {run.run_key} of {run.date}; run `nightrec prepare` again")
+    return run
+
+
+def read_key(path: Path) -> str:
+    """Read the key of the run that the document at *path* names.
+
+    Raises:
+        CorruptError: If it names none.
+    """
+    document = read_json(path)
+    try:
+        only(document, "run_key")
+        return text(document, "run_key", RUN_KEY)
+    except ValueError as error:
+        raise CorruptError(f"{path}: expected the key of a run ({error}); run `nightrec prepare` again") from error
 
 
 def parse_shards(text: str, shards: int) -> range:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifacts.digest import file_digest
-from artifacts.errors import CorruptError, InputError, StaleRunError
+from artifacts.errors import CorruptError, InputError, NightrecError, StaleRunError
+from artifacts.fields import SHA256, only, text, whole
 from artifacts.layout import sidecar_of
-from artifacts.store import fetched, is_there, read_json, remove_file, size_of, staged_file, write_json
+from artifacts.store import fetched, is_there, read_sealed, remove_file, size_of, staged_file, write_sealed
 
 FORMAT = 1
 BATCH_ROWS = 65_536
@@ -39,7 +40,7 @@ class Sidecar:
 
     def write(self, path: Path) -> None:
         """Say that the file at *path* is done."""
-        write_json(sidecar_of(path), {"format": FORMAT, **asdict(self)})
+        write_sealed(sidecar_of(path), asdict(self), version=FORMAT)
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -52,12 +53,13 @@ def read_sidecar(path: Path) -> Sidecar:
     sidecar = sidecar_of(path)
     if not is_there(sidecar):
         raise StaleRunError(f"{path} is not finished (no {sidecar.name}); run the step that writes it first")
-    document = read_json(sidecar)
-    if document.pop("format", None) != FORMAT:
-        raise CorruptError(f"{sidecar}: expected format {FORMAT}, found something else")
+    document = read_sealed(sidecar, version=FORMAT, remedy=f"remove it and {path.name}, and run their step again")
     try:
-        return Sidecar(**document)
-    except TypeError as error:
+        only(document, "size", "sha256", "rows", "inputs")
+        return Sidecar(
+            whole(document, "size"), text(document, "sha256", SHA256), whole(document, "rows"), str(document["inputs"])
+        )
+    except (KeyError, ValueError) as error:
         raise CorruptError(f"{sidecar}: expected the fields of a sidecar ({error})") from error
 
 
@@ -78,8 +80,10 @@ def verify_file(path: Path) -> Sidecar:
     """
     sidecar = read_sidecar(path)
     again = "remove it and run its step again"
-    if not path.is_file():
-        raise CorruptError(f"{path}: expected {sidecar.size} bytes, but the file is missing; run its step again")
+    try:
+        fetched(path, sidecar.sha256)
+    except CorruptError as error:
+        raise CorruptError(f"{error}; run its step again") from error
     if (size := path.stat().st_size) != sidecar.size:
         raise CorruptError(f"{path}: expected {sidecar.size} bytes, found {size}; {again}")
     if (found := file_digest(path)) != sidecar.sha256:
@@ -183,7 +187,7 @@ def writing_table(path: Path, schema: pa.Schema, *, metadata: Mapping[str, str],
 
 def finish_file(path: Path, *, inputs: str) -> Sidecar:
     """Write the sidecar of a file that a foreign library wrote (a FAISS index), after it is complete."""
-    sidecar = Sidecar(path.stat().st_size, file_digest(path), 0, inputs)
+    sidecar = Sidecar(size_of(path) or 0, file_digest(fetched(path)), 0, inputs)
     sidecar.write(path)
     return sidecar
 
@@ -211,21 +215,33 @@ def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterat
 
     Raises:
         CorruptError: If it is not an Arrow file of our format.
+        NightrecError: If memory does not suffice for what it says that it holds.
     """
     try:
-        with pa.OSFile(str(fetched(path)), "rb") as file, pa.ipc.open_file(file) as reader:
+        with pa.OSFile(str(path if path.is_file() else fetched(path)), "rb") as file, pa.ipc.open_file(file) as reader:
             if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
                 raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
+            if any(_holds_dictionary(field.type) for field in reader.schema):
+                raise CorruptError(f"{path}: expected plain columns, found a dictionary; none of our tables has one")
             if columns is None:
                 yield reader
                 return
             options = pa.ipc.IpcReadOptions(included_fields=_positions(path, reader.schema, columns))
             with pa.ipc.open_file(file, options=options) as narrow:
                 yield narrow
+    except pa.ArrowMemoryError as error:
+        raise NightrecError(
+            f"{path}: memory does not suffice, or it claims to hold more than it does ({error})"
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's own trouble, of this file or another: not a sign of changed bytes
         raise CorruptError(f"{path}: expected an Arrow file ({error})") from error
+
+
+def _holds_dictionary(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return bool(pa.types.is_dictionary(kind)) or any(map(_holds_dictionary, inner))
 
 
 def _positions(path: Path, schema: pa.Schema, columns: Sequence[str]) -> list[int]:

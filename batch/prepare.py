@@ -16,8 +16,18 @@ from artifacts.bundle import Bundle, FeatureSpec, Role, read_bundle, require_one
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError, StaleRunError, UsageError
 from artifacts.layout import RootLayout, RunLayout
-from artifacts.run import Run, StepResult, run_key_of
-from artifacts.store import STAGING_PREFIX, exclusive, flush, read_json, write_json
+from artifacts.run import FORMAT, Run, StepResult, find_run, run_key_of
+from artifacts.store import (
+    STAGING_PREFIX,
+    exclusive,
+    flush,
+    is_there,
+    read_sealed,
+    send_folder,
+    size_of,
+    write_json,
+    write_sealed,
+)
 from artifacts.tables import read_sidecar, writing_table
 from batch.profile import resolve_profile
 from batch.shards import nothing
@@ -121,7 +131,8 @@ def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], Non
         skipped = request.shards if run else 0
         if run is None:
             run = _make(layout, request, bundles, semantic, profile, advance)
-            write_json(layout.request(request.date, asked), {"run_key": run.run_key})
+            answer = {"asked": asked, "run_key": run.run_key}
+            write_sealed(layout.request(request.date, asked), answer, version=FORMAT)
         write_json(layout.current_run(request.date), {"run_key": run.run_key})
     rows = 0 if skipped else run.counts["users"]
     return run, StepResult("prepare", request.shards, skipped, rows, run.counts)
@@ -168,7 +179,6 @@ def _make(
             profile=profile,
             counts={"hidden_files": types.hidden_files, **counts},
         )
-        run.write(folder)
         return _settle(folder, run)
 
 
@@ -312,11 +322,14 @@ def _fingerprint(
 def _find(layout: RootLayout, date: str, asked: str) -> Run | None:
     """The run that answered this request before, if it is still whole."""
     path = layout.request(date, asked)
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
-        run = Run.read(layout.run(date, str(read_json(path).get("run_key"))).folder)
-    except (StaleRunError, CorruptError):
+        answer = read_sealed(path, version=FORMAT)
+        if answer.get("asked") != asked:
+            return None  # the answer to something else, put here
+        run = find_run(layout.folder, date, str(answer.get("run_key")))
+    except (StaleRunError, CorruptError, UsageError):
         return None
     return run if _is_whole(run) else None
 
@@ -334,7 +347,7 @@ def _is_whole(run: Run) -> bool:
             size = read_sidecar(path).size
         except (StaleRunError, CorruptError):
             return False
-        if not path.is_file() or path.stat().st_size != size:
+        if size_of(path) != size:
             return False
     return True
 
@@ -342,7 +355,7 @@ def _is_whole(run: Run) -> bool:
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """Yield a new folder under *parent*, whose lock is held: what others left behind there is dead and removed."""
-    for left_behind in parent.glob(f"{STAGING_PREFIX}*"):
+    for left_behind in [*parent.glob(f"{STAGING_PREFIX}*"), *parent.glob(f"requests/{STAGING_PREFIX}*")]:
         shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
     folder = parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
@@ -354,18 +367,19 @@ def _staging(parent: Path) -> Iterator[Path]:
 
 def _settle(folder: Path, run: Run) -> Run:
     """Give a finished *folder* its final name; a run of the same content that is there already stays."""
-    if run.folder.exists():
+    if is_there(run.layout.run):
         with suppress(StaleRunError, CorruptError):  # no run.json, or a damaged one: it is written again
             found = Run.read(run.folder)
             if _is_whole(found):
                 return found
+    for inner in (*sorted(folder.rglob("*")), folder):
+        flush(inner)
+    if run.folder.exists():
         shutil.rmtree(run.layout.prepare, ignore_errors=True)  # damaged; what was computed from it is still true
         RunLayout(folder).prepare.rename(run.layout.prepare)
-        run.write()
     else:
-        for inner in sorted(folder.rglob("*")):
-            flush(inner)
-        flush(folder)
         folder.rename(run.folder)
     flush(run.folder.parent)
+    send_folder(run.layout.prepare)
+    run.write()
     return run
