@@ -93,7 +93,7 @@ class Mirror:
             staging.unlink(missing_ok=True)
 
     def send(self, source: Path, path: Path) -> None:
-        """Let the store have the file at *source* under the name of *path*, and the cache too if it is content."""
+        """Let the store have the content at *source* under the name of *path*, and the cache too."""
         self._keep(source, self.remote.upload(self.key(path), source))
 
     def send_all(self, source: Path, target: Path, paths: Iterable[Path], *, once: bool = False) -> None:

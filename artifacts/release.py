@@ -1,16 +1,17 @@
 """A release's manifest and the record beside it: written, read, and checked byte by byte."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from artifacts.bundle import FileRecord
-from artifacts.digest import document_digest, file_digest
+from artifacts.digest import canonical_json, document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.fields import DAY, SHA256, VERSION, inner, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import fetched, files_under, is_there, read_sealed, size_of, write_json, write_sealed
+from artifacts.store import fetched, files_under, is_there, read_bytes, read_sealed, size_of, write_json, write_sealed
 from artifacts.tables import Sidecar
 
 FORMAT = 1
@@ -195,7 +196,8 @@ def write_record(
     listed = dict(listed)
     for path, document in documents.items():
         write_json(path, document)
-        listed[path.name] = FileRecord(path.stat().st_size, file_digest(path))
+        content = canonical_json(document)
+        listed[path.name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     files = {name: asdict(file) for name, file in listed.items()}
     write_sealed(record.contents, {"files": files}, version=FORMAT)
 
@@ -245,6 +247,15 @@ def verify_record_file(record: RecordLayout, path: Path) -> Path:
     if problem := _problem_of(path, expected.size, expected.sha256, record.contents.name):
         raise CorruptError(problem)
     return path
+
+
+def manifest_digest(layout: ReleaseLayout) -> str:
+    """Digest the manifest file of a release, as it is now.
+
+    Raises:
+        CorruptError: If it is missing.
+    """
+    return hashlib.sha256(read_bytes(layout.manifest)).hexdigest()
 
 
 def _problem_of(

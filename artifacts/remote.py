@@ -194,6 +194,20 @@ class Remote:
             self.delete([key])
             raise StoreError(f"{self.url}/{key}: the store does not hold what was sent; it is removed, try again")
 
+    def write(self, key: str, content: bytes) -> None:
+        """Write a small object, whatever was there, and check what has arrived.
+
+        Raises:
+            StoreError: As :meth:`upload`.
+        """
+        import obstore
+
+        sha256 = hashlib.sha256(content).hexdigest()
+        with self._speaking("writing", key):
+            put = obstore.put(self._store, key, content, attributes={"sha256": sha256}, use_multipart=False)
+        if (put["e_tag"] or "").strip('"') != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            self._read_back(key, sha256, len(content))
+
     def create(self, key: str, content: bytes) -> bool:
         """Write a small object where there is none; give False, and change nothing, if there is one."""
         return self.swap(key, content, None)

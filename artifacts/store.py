@@ -273,6 +273,9 @@ def require_swaps(root: Path) -> None:
 
 def write_json(path: Path, document: Any) -> None:
     """Write *document* under *path* whole or not at all, the same bytes for the same document."""
+    if mirror := mirror_of(path):
+        mirror.remote.write(mirror.key(path), canonical_json(document))
+        return
     with staged_file(path) as file:
         file.write(canonical_json(document))
 

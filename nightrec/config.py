@@ -1,83 +1,43 @@
 """The config: one TOML file, read whole into frozen models; every key of it is declared and explained here."""
 
 import itertools
+import os
 import tomllib
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
 from artifacts.errors import UsageError
+from artifacts.mirror import open_mirror
 from nightrec.mistakes import did_you_mean, mistakes_of
-
-
-def _zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError("a time zone such as 'UTC' or 'Europe/Berlin'", available_timezones())
-    return name
-
-
-def _place(text: str, info: ValidationInfo) -> str:
-    folder: Path = (info.context or {}).get("folder", Path())
-    return text if "://" in text else str(folder / text)
-
-
-def _day(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        raise ValueError("a day as YYYY-MM-DD") from None
-
-
-RESERVED = frozenset(
-    {
-        *("user_id", "item_id", "item_ids", "id", "time", "times", "time_unit", "event", "weight", "title", "eligible"),
-        *("value", "signal", "gap", "last_gap", "history_length", "length", "item", "items", "user", "users", "events"),
-        *("vector", "vectors", "interest", "interests", "count", "weights", "cold", "cross", "candidates"),
-        *("rank", "source", "score", "retrieval_score", "times_had", "days_since", "popularity"),
-    }
-)  # columns of the inputs and of our tables, and the graphs' inputs and outputs
-RESERVED_PREFIXES = ("history_", "profile_", "candidate_", "feature_", "group_")
-
-
-def _feature(name: str) -> str:
-    if name in RESERVED:
-        raise ValueError("a feature's name that is none of the column names we use ourselves")
-    if name.startswith(RESERVED_PREFIXES):
-        raise ValueError(f"a feature's name that begins with none of {', '.join(RESERVED_PREFIXES)}")
-    return name
-
-
-Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Share = Annotated[float, Strict(), Field(ge=0, le=1)]
-Text = Annotated[str, Strict(), Field(min_length=1)]
-Name = Annotated[str, Strict(), Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Feature = Annotated[Name, AfterValidator(_feature)]
-Place = Annotated[Text, AfterValidator(_place)]
-Zone = Annotated[Text, AfterValidator(_zone)]
-Memory = Annotated[str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
-Day = Annotated[date, BeforeValidator(_day), Strict()]
-TimeUnit = Literal["s", "ms", "us"]
-CrossFeature = Literal["retrieval_score", "times_had", "days_since", "popularity"]
-Positive = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
-Few = Annotated[Positive, Field(le=65_535)]  # of what is counted in two bytes
-Days = Annotated[Positive, Field(le=36_525)]  # a century
-Hours = Annotated[Number, Field(ge=0, le=876_600)]  # a century too
+from nightrec.values import (
+    Count,
+    CrossFeature,
+    Day,
+    Days,
+    Feature,
+    Few,
+    Hours,
+    Memory,
+    Name,
+    Number,
+    Place,
+    Positive,
+    Root,
+    Share,
+    Text,
+    TimeUnit,
+    Zone,
+    bytes_of,
+)
 
 
 class Table(BaseModel):
@@ -91,10 +51,21 @@ class Surface(Table):
 
     name: Name
     """Its name, for people; it enters no digest."""
-    root: Place
-    """The folder with its ``runs/``, ``releases/`` and ``LATEST``."""
+    root: Root
+    """The folder, or the ``s3://``, ``gs://`` or ``az://`` prefix, with ``runs/``, ``releases/`` and ``LATEST``."""
     timezone: Zone = "UTC"
     """The zone in which a data date ends."""
+
+
+class Store(Table):
+    """``[store]``: how a root in an object store is used; credentials come from the environment alone."""
+
+    cache: Place | None = None
+    """Local folder for what was fetched; else ``NIGHTREC_CACHE``, else ``nightrec`` in ``XDG_CACHE_HOME``."""
+    cache_size: Memory = "100GB"
+    """What stays in it from one command to the next; what was used longest ago goes first."""
+    retry_seconds: Annotated[Positive, Field(le=240)] = 120
+    """For how long a request that fails is tried again."""
 
 
 class Interactions(Table):
@@ -342,6 +313,7 @@ class Config(Table):
     surface: Surface
     inputs: InputTables
     bundles: Bundles | None = None
+    store: Store = Store()
     night: Night = Night()
     day: DayRules = DayRules()
     history: HistoryRules = HistoryRules()
@@ -373,8 +345,17 @@ class Config(Table):
 
     @property
     def root(self) -> Path:
-        """The surface's root."""
-        return Path(self.surface.root)
+        """The surface's root; for an object store the local folder that mirrors it."""
+        if "://" not in self.surface.root:
+            return Path(self.surface.root)
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = self.store.cache or os.environ.get("NIGHTREC_CACHE") or f"{caches}/nightrec"
+        return open_mirror(
+            self.surface.root,
+            cache=Path(cache).expanduser(),
+            retry_seconds=self.store.retry_seconds,
+            most_bytes=bytes_of(self.store.cache_size),
+        )
 
 
 def read_config(path: Path) -> Config:

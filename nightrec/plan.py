@@ -15,6 +15,7 @@ import typer
 
 from nightrec.night import ConfigPath, configured
 from nightrec.terminal import answer, say, show
+from nightrec.values import bytes_of
 
 if TYPE_CHECKING:
     from nightrec.config import Config
@@ -181,15 +182,6 @@ def total(efforts: Sequence[Effort]) -> dict[str, Any]:
         "memory": max(effort.memory for effort in steps),
         "minutes": sum(effort.minutes for effort in steps),
     }
-
-
-def bytes_of(text: str) -> int:
-    """Read a size as DuckDB writes it: ``bytes_of("4GB") == 4_000_000_000``, ``bytes_of("1KiB") == 1024``."""
-    number = text.rstrip("KMGTiB ")
-    unit = text[len(number) :].strip()
-    base = 1024 if "i" in unit else 1000
-    power = " KMGT".index(unit[0] if len(unit) > 1 else " ")
-    return int(float(number) * base**power)
 
 
 def _bytes(size: int) -> str:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
 from artifacts.errors import UsageError
 from artifacts.run import Run, StepResult
+from artifacts.store import require_swaps
 from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
 
@@ -260,10 +261,12 @@ def require_all(config: Config) -> "Device":
     Raises:
         UsageError: If a gate or a segment is unknown, or more neighbours are asked for than a GPU searches.
         DeviceError: If a GPU is asked for and there is none.
+        StoreError: If the root's object store cannot be reached, refuses us, or ignores conditions.
     """
     from batch.profile import choose_device
     from release.gates import configured_gates
 
+    require_swaps(config.root)
     configured_gates(config.gates)
     segments_of(config)
     device = choose_device(config.night.device)

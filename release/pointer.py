@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
-from artifacts.release import Manifest
-from artifacts.store import read_json, swap_json
+from artifacts.release import Manifest, manifest_digest
+from artifacts.store import find_json, is_there, names_in, swap_json
 from release.pins import claimed
 
 FORMAT = 1
@@ -105,11 +104,9 @@ def pointer_path(root: Path, channel: str = LATEST) -> Path:
 
 def channels(root: Path) -> Iterator[str]:
     """Name the pointers that there are, LATEST first."""
-    if RootLayout(root).latest.exists():
+    if is_there(RootLayout(root).latest):
         yield LATEST
-    folder = RootLayout(root).channel(LATEST).parent
-    if folder.is_dir():
-        yield from sorted(path.name for path in folder.iterdir() if _CHANNEL.fullmatch(path.name))
+    yield from filter(_CHANNEL.fullmatch, names_in(RootLayout(root).channel(LATEST).parent))
 
 
 def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
@@ -119,9 +116,9 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
         CorruptError: If it is not one of ours.
     """
     path = pointer_path(root, channel)
-    if not path.exists():
+    document = find_json(path)
+    if document is None:
         return None
-    document = read_json(path)
     if document.get("format") != FORMAT:
         raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
     try:
@@ -161,7 +158,7 @@ def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer:
 def point_at(release: Release, before: Pointer | None, *, hold: Hold | None = None, reason: str = "") -> Pointer:
     """Make the pointer that names *release* and follows *before*."""
     sequence = before.sequence + 1 if before else 1
-    digest = file_digest(release.layout.manifest)
+    digest = manifest_digest(release.layout)
     return Pointer(release.version, digest, sequence, release.manifest.date, hold, reason)
 
 
@@ -177,9 +174,9 @@ def follow(root: Path, channel: str = LATEST) -> Release:
         raise UsageError(f"{pointer_path(root, channel)}: nothing is published yet; run `nightrec run` first")
     path = pointer_path(root, channel)
     layout = RootLayout(root).release(pointer.version)
-    if not layout.manifest.is_file():
+    if not is_there(layout.manifest):
         raise CorruptError(f"{path} names {pointer.version}, but {layout.manifest} is missing")
-    if (found := file_digest(layout.manifest)) != pointer.manifest_sha256:
+    if (found := manifest_digest(layout)) != pointer.manifest_sha256:
         raise CorruptError(f"{layout.manifest}: {path} expects sha256 {pointer.manifest_sha256}, found {found}")
     manifest = Manifest.read(layout.manifest)
     if (manifest.version, manifest.date) != (pointer.version, pointer.date):
@@ -187,12 +184,14 @@ def follow(root: Path, channel: str = LATEST) -> Release:
     return Release(layout, manifest)
 
 
-def versions(root: Path) -> list[str]:
-    """Name the stored releases, oldest date first; what a killed publisher left is not among them."""
-    folder = RootLayout(root).releases
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if VERSION.fullmatch(path.name))
+def versions(root: Path, *, whole: bool = True) -> list[str]:
+    """Name the stored releases, oldest date first; if not *whole*, also those that have no manifest.
+
+    In an object store a publisher or a prune that was killed leaves files without one.
+    """
+    layout = RootLayout(root)
+    named = filter(VERSION.fullmatch, names_in(layout.releases))
+    return [version for version in named if not whole or is_there(layout.release(version).manifest)]
 
 
 def find_release(root: Path, version: str | None = None, channel: str = LATEST) -> Release:
@@ -204,8 +203,8 @@ def find_release(root: Path, version: str | None = None, channel: str = LATEST) 
     """
     if version is None:
         return follow(root, channel)
-    known = versions(root)
-    if version not in known:
+    if not VERSION.fullmatch(version) or not is_there(RootLayout(root).release(version).manifest):
+        known = versions(root)
         near = difflib.get_close_matches(version, known, n=1) or known[-1:]
         hint = f"did you mean {near[0]}?" if near else "there are no releases yet"
         raise UsageError(f"release {version}: there is none of that name under {root}; {hint}")
@@ -234,9 +233,8 @@ def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | N
 
 
 def _lineage(root: Path, version: str) -> Iterator[str]:
-    known = set(versions(root))
     current: str | None = version
-    while current in known:
+    while current is not None and is_there(RootLayout(root).release(current).manifest):
         yield current
         parent = find_release(root, current).manifest.parent
         current = parent if parent is not None and parent < current else None  # dates only fall: no endless chain

@@ -157,7 +157,7 @@ def plan(root: Path, rules: Rules) -> list[Fate]:
         CorruptError: If a pointer cannot be read: then it is not known what is current, and nothing may go.
     """
     named = _named(root)
-    stored = versions(root)
+    stored = versions(root, whole=False)
     newest = sorted({version[:10] for version in stored}, reverse=True)[: rules.keep or 0]
     fates = [_fate(root, version, rules, named, newest) for version in stored]
     return [*fates, *_fates_of_runs(root, rules)] if rules.runs else fates

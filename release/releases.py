@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, RefusedError, UsageError
 from artifacts.layout import RootLayout
-from artifacts.release import Manifest, read_record, verify_record_file, verify_release
+from artifacts.release import Manifest, manifest_digest, read_record, verify_record_file, verify_release
 from artifacts.store import read_json
 from release.pins import Pin, pinned, read_pin, remove_pin, write_pin
 from release.pointer import (
@@ -167,7 +166,7 @@ def verify(root: Path, version: str | None = None, *, channel: str = LATEST, qui
     """
     release = find_release(root, version, channel)
     manifest = verify_release(release.layout.folder, quick=quick)
-    digest = file_digest(release.layout.manifest)
+    digest = manifest_digest(release.layout)
     for name, pointer in _pointers(root):
         if pointer.version == release.version and pointer.manifest_sha256 != digest:
             path = pointer_path(root, name)
