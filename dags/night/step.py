@@ -59,7 +59,7 @@ def step(verb: str, surface: Surface) -> Any:
     """Make the task of a step, or, for a step that is mapped over groups of shards, its tasks."""
     options: dict[str, Any] = {"outlets": [AssetAlias(surface.dag_id)]} if verb == "publish" else {}
     if verb == "publish":
-        options["on_success_callback"] = partial(tell, surface)
+        options["on_success_callback"] = partial(tell_release, surface)
     lines = surface.lines(verb)
     if verb in MAPPED_STEPS:
         in_flight = surface.numbers["IN_FLIGHT"]
@@ -83,7 +83,7 @@ def _operator(verb: str, surface: Surface) -> tuple[Any, dict[str, Any]]:
         "retry_delay": timedelta(seconds=surface.numbers["RETRY_SECONDS"]),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(hours=1),
-        "on_failure_callback": partial(tell, surface),
+        "on_failure_callback": partial(tell_failure, surface),
     }
     if surface.texts["WHERE"] == "docker":
         from night.container import DockerStep, container
@@ -165,24 +165,35 @@ def prepared(ti: Any) -> dict[str, Any]:
     return answer
 
 
-def tell(surface: Surface, context: Any) -> None:
-    """Tell the webhook how a task ended; a webhook that does not answer is logged, and changes nothing."""
+def tell_failure(surface: Surface, context: Any) -> None:
+    """Tell the webhook that a task has failed for good."""
+    error = context.get("exception") or "Airflow lost the task; it was killed, or its worker died"
+    _tell(surface, context, "failed", str(error), None)
+
+
+def tell_release(surface: Surface, context: Any) -> None:
+    """Tell the webhook what was published."""
+    answer = context["ti"].xcom_pull(task_ids="publish")
+    _tell(surface, context, "success", answer["steps"][0]["about"], answer["release"])
+
+
+def _tell(surface: Surface, context: Any, state: str, detail: str, release: str | None) -> None:
+    """Post one JSON object; a webhook that does not answer is logged, and changes nothing."""
     url = Variable.get(WEBHOOK, default=None)
     if not url:
         return
-    ti, error = context["ti"], context.get("exception")
-    answer = {} if error else ti.xcom_pull(task_ids=ti.task_id)
-    day = asked_date(surface, context["dag_run"], context["params"])
-    detail = str(error) if error else answer["steps"][0]["about"]
+    ti, dag_run, params = context["ti"], context.get("dag_run"), context["params"]
+    night = dag_run and "date" in params  # a consumer has no date, and Airflow may have lost sight of the run
+    day = asked_date(surface, dag_run, params) if night else None
     document = {
-        "text": f"{ti.dag_id}, night of {day}: {ti.task_id} {'failed' if error else 'done'}: {detail}",
-        "state": "failed" if error else "success",
+        "text": f"{ti.dag_id}{f', night of {day}' if day else ''}: {ti.task_id}, {state}: {detail}",
+        "state": state,
         "dag_id": ti.dag_id,
         "task_id": ti.task_id,
         "map_index": ti.map_index,
         "run_id": ti.run_id,
         "date": day,
-        "release": answer.get("release"),
+        "release": release,
         "log": ti.log_url,
     }
     try:

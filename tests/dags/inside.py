@@ -201,8 +201,8 @@ def _seconds_until(error: Exception) -> float | None:
     return (later - datetime.now(UTC)).total_seconds() if later else None
 
 
-def tell(task_id: str, error: str, answer: dict[str, Any]) -> None:
-    """Call the callback of a task that failed with *error*, or of publish with its *answer*."""
+def tell(task_id: str, error: str, answer: dict[str, Any] | None, known: list[str]) -> None:
+    """Call the callback of a task that failed, or, with an *answer*, of publish; *known* is in its context."""
     dag = parsed("nightly.py")["nightrec_shop"]
     task = dag.task_dict[task_id]
     ti = Ti(task_id=task_id, dag_id=dag.dag_id, run_id="night", map_index=-1, log_url="http://airflow/log")
@@ -211,10 +211,10 @@ def tell(task_id: str, error: str, answer: dict[str, Any]) -> None:
         "ti": ti,
         "dag_run": SimpleNamespace(data_interval_end=NOW, run_after=NOW),
         "params": {"date": None},
-        "exception": RuntimeError(error) if error else None,
+        "exception": RuntimeError(error),
     }
-    (callback,) = task.on_failure_callback if error else task.on_success_callback
-    callback(context)
+    (callback,) = task.on_failure_callback if answer is None else task.on_success_callback
+    callback({name: context[name] for name in known})
 
 
 def pod(verb: str, arguments: list[str]) -> dict[str, Any]:

@@ -269,6 +269,9 @@ def test_only_a_pointer_that_moved_is_news(inside: Inside, command: Script, *, m
     assert ended["events"] == ([["nightrec_shop", "nightrec://shop/", extra]] if moved else [])
 
 
+KNOWN = ["ti", "params", "dag_run", "exception"]  # of a context, to a callback in the task's own process
+
+
 @pytest.fixture
 def posted() -> Any:
     """A real HTTP server: its address, and what was posted to it; the path says its answer."""
@@ -302,11 +305,11 @@ def test_a_task_that_is_stopped_stops_the_command(inside: Inside, command: Scrip
 def test_the_webhook_is_told_of_a_failure(inside: Inside, posted: Any) -> None:
     url, received = posted
 
-    inside("tell", "check", "churn: 0.9, expected at most 0.5", {}, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/204")
+    inside("tell", "check", "churn: 0.9, expected at most 0.5", None, KNOWN, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/204")
 
     assert received == [
         {
-            "text": "nightrec_shop, night of 2026-11-25: check failed: churn: 0.9, expected at most 0.5",
+            "text": "nightrec_shop, night of 2026-11-25: check, failed: churn: 0.9, expected at most 0.5",
             "state": "failed",
             "dag_id": "nightrec_shop",
             "task_id": "check",
@@ -323,11 +326,25 @@ def test_the_webhook_is_told_of_a_release(inside: Inside, posted: Any) -> None:
     url, received = posted
     answer = {"release": "2026-11-25-aa", "steps": [{"about": "2026-11-25-aa: LATEST names it"}]}
 
-    inside("tell", "publish", "", answer, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
+    inside("tell", "publish", "", answer, KNOWN, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
 
     (told,) = received
     assert (told["state"], told["release"]) == ("success", "2026-11-25-aa")
-    assert told["text"] == "nightrec_shop, night of 2026-11-25: publish done: 2026-11-25-aa: LATEST names it"
+    assert told["text"] == "nightrec_shop, night of 2026-11-25: publish, success: 2026-11-25-aa: LATEST names it"
+
+
+def test_the_webhook_is_told_of_a_task_that_was_lost(inside: Inside, posted: Any) -> None:
+    """The DAG processor tells it, and knows no exception; sometimes it does not know the run either."""
+    url, received = posted
+
+    inside("tell", "score", "", None, KNOWN[:3], AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
+    inside("tell", "score", "", None, KNOWN[:1], AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
+
+    lost = "Airflow lost the task; it was killed, or its worker died"
+    assert [told["text"] for told in received] == [
+        f"nightrec_shop, night of 2026-11-25: score, failed: {lost}",
+        f"nightrec_shop: score, failed: {lost}",
+    ]
 
 
 @pytest.mark.parametrize("address", ["{url}/500", "http://127.0.0.1:9/", "ftp://x", "file:///etc/passwd", "nonsense"])
@@ -335,4 +352,4 @@ def test_a_dead_webhook_changes_nothing(inside: Inside, posted: Any, address: st
     """No callback raises, whatever the address is like."""
     url, _ = posted
 
-    inside("tell", "check", "it failed", {}, AIRFLOW_VAR_NIGHTREC_WEBHOOK=address.format(url=url))
+    inside("tell", "check", "it failed", None, KNOWN, AIRFLOW_VAR_NIGHTREC_WEBHOOK=address.format(url=url))
