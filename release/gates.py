@@ -155,6 +155,15 @@ GATES = (
         change=Change.BETWEEN,
     ),
     Gate(
+        "histories_shorter",
+        "share of the users of both releases whose history is shorter than it was",
+        0.1,
+        "were user ids joined by another key, or is a part of the interactions missing?",
+        against=_LAST,
+        change=Change.BETWEEN,
+        of_model=True,
+    ),
+    Gate(
         "rows_lost",
         "share of recommendations fewer than in the earlier release",
         0.2,

@@ -66,6 +66,15 @@ def test_ids_of_another_type_are_all_gone(night: Make) -> None:
     assert "user_id was int64 and is string now" in verdict.why
 
 
+def test_users_who_are_given_others_histories_are_found(night: Make) -> None:
+    """Whoever has less of a history than before is counted: what was done does not become undone."""
+    released(night())
+    run = night(date="2026-03-02", cold=tuple(range(100, 109)))
+    found = verdicts_of(run, gates=configured_gates({"cold_rise": 0.5}))
+    assert [name for name, verdict in found.items() if verdict.state is State.FAIL] == ["histories_shorter"]
+    assert found["histories_shorter"].value == pytest.approx(9 / 60)
+
+
 def test_items_that_were_renumbered_are_gone(night: Make) -> None:
     """Half of the catalogue under new ids is counted, though the catalogue is as large as before."""
     released(night())
