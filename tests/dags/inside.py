@@ -99,6 +99,18 @@ def integrity() -> dict[str, Any]:
     }
 
 
+def understood(lines: list[str]) -> list[str]:
+    """Give the command lines that Airflow's own parser takes."""
+    import shlex
+
+    from airflow.cli.cli_parser import get_parser
+
+    parser = get_parser()
+    for line in lines:
+        assert parser.parse_args(shlex.split(line)[1:]).func
+    return lines
+
+
 def nights(zone: str, cron: str, first: str, count: int) -> list[Any]:
     """Give so many nights from a data date on: when each runs, in local time, and the day it is for."""
     from zoneinfo import ZoneInfo

@@ -1,6 +1,7 @@
 """The DAGs in Airflow's own environment, without a scheduler: what they touch, what they draw, how a step ends."""
 
 import json
+import re
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.dags.conftest import Inside
+from tests.dags.conftest import ROOT, Inside
 from tests.dags.picture import README, draw, drawn_in
 
 pytestmark = pytest.mark.airflow
@@ -41,6 +42,16 @@ def test_a_setting_that_cannot_be_read_is_the_import_error(inside: Inside) -> No
     told = inside("integrity", NIGHTREC_GROUPS="none")["errors"]["nightly.py"]
 
     assert told.endswith("NIGHTREC_GROUPS: expected a whole number of at least 1, found 'none'")
+
+
+def test_airflow_knows_the_commands_of_the_docs(inside: Inside) -> None:
+    """Its own parser takes each of them, options and all."""
+    pages = [path.read_text("utf-8").replace("\\\n", "") for path in (ROOT / "docs").glob("*.md")]
+    lines = [line for page in pages for line in re.findall(r"^(airflow .*)$|`(airflow [^`]+)`", page, re.MULTILINE)]
+    said = [" ".join(part for part in found if part) for found in lines]
+
+    assert len(said) >= 4
+    assert inside("understood", said) == said
 
 
 def test_the_graph_is_that_of_the_design(inside: Inside) -> None:
