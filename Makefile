@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow image image-quick locks lint fix bench-night clean
+.PHONY: help install demo test test-slow test-stores image image-quick locks lint fix bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,6 +11,10 @@ help: ## show this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev]'
 	@touch $@
+
+.venv-azurite/installed: # a server of Azure's blob store; without npm its tests are skipped
+	if command -v npm; then npm install --silent --no-fund --no-audit --prefix .venv-azurite azurite@3.37.0; fi
+	@mkdir -p $(@D) && touch $@
 
 install: .venv/installed ## make the environment in .venv/
 
@@ -22,6 +26,9 @@ test: .venv/installed ## the suite, in parallel
 
 test-slow: .venv/installed ## what takes minutes or gigabytes
 	$(BIN)/pytest -m slow -n 0
+
+test-stores: .venv/installed .venv-azurite/installed ## object stores, on servers of this machine: S3 and Azure
+	$(BIN)/pytest tests/stores
 
 image: .venv/installed ## build the images cpu and train, run a small night in them; Docker, or root with buildah and mmdebstrap
 	nice $(BIN)/python -m deploy.image
@@ -47,4 +54,4 @@ bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night
 
 clean: ## remove all that was made
-	rm -rf .venv build
+	rm -rf .venv .venv-azurite build
