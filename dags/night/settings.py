@@ -21,6 +21,7 @@ DEFAULTS = {
     "SCHEDULE": "0 2 * * *",
     "TIMEZONE": "UTC",
     "START": "",
+    "CHANNEL": "LATEST",
     "GROUPS": "2",
     "IN_FLIGHT": "2",
     "RETRIES": "3",
@@ -102,6 +103,8 @@ class Surface:
         if verb in MAPPED_STEPS:
             groups = self.numbers["GROUPS"]
             return [[*line, "--group", f"{group}/{groups}"] for group in range(groups)]
+        if verb in {"check", "publish"}:
+            line += ["--channel", self.texts["CHANNEL"]]
         return [[*line, "--supersede={{ params.supersede }}"] if verb == "publish" else line]
 
 

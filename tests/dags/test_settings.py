@@ -142,11 +142,22 @@ def test_every_step_is_one_verb_for_one_run() -> None:
     assert shop.lines("prepare") == [
         ["prepare", *start, "--date", "{{ data_date(dag_run, params) }}", "--seen-future={{ params.seen_future }}"]
     ]
-    for verb in ("items", "index", "check"):
+    for verb in ("items", "index"):
         assert shop.lines(verb) == [[verb, *start, *then]]
     for verb in ("interests", "score"):
         assert shop.lines(verb) == [[verb, *start, *then, "--group", f"{group}/3"] for group in range(3)]
+    then += ["--channel", "LATEST"]
+    assert shop.lines("check") == [["check", *start, *then]]
     assert shop.lines("publish") == [["publish", *start, *then, "--supersede={{ params.supersede }}"]]
+
+
+def test_a_night_may_be_for_other_readers() -> None:
+    """It is judged for the pointer that it is to move."""
+    shop = surface(NIGHTREC_CHANNEL="shadow")
+
+    for verb in ("check", "publish"):
+        (line,) = shop.lines(verb)
+        assert line[line.index("--channel") + 1] == "shadow"
 
 
 def test_what_nobody_said_is_not_in_the_command_line() -> None:
