@@ -1,4 +1,4 @@
-"""Functions that run in Airflow's own environment, called from tests: JSON in, JSON out."""
+"""Functions that run in Airflow's own environment: calls on standard input, or one in the arguments; JSON out."""
 
 import json
 import logging
@@ -259,4 +259,7 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    if len(sys.argv) == 1:
+        serve()
+    else:
+        sys.stdout.write(json.dumps(globals()[sys.argv[1]](*map(json.loads, sys.argv[2:]))) + "\n")
