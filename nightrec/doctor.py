@@ -168,6 +168,14 @@ def _providers(versions: Mapping[str, str]) -> Finding:
     return Finding("providers", said)
 
 
+def faiss_gpus(count: int) -> Finding:
+    """Ask that a FAISS for GPUs sees one: its wheel brings CUDA, and the driver is the machine's."""
+    problem = (
+        "" if count else "faiss-gpu sees no GPU; is the driver new enough for CUDA 12 (525), and the GPU handed in?"
+    )
+    return Finding("FAISS GPUs", str(count), problem)
+
+
 def _threads(versions: Mapping[str, str]) -> list[Finding]:
     findings = []
     if versions.keys() & set(_FAISS):
@@ -175,6 +183,8 @@ def _threads(versions: Mapping[str, str]) -> list[Finding]:
             import faiss
 
             findings.append(Finding("FAISS threads", str(faiss.omp_get_max_threads())))
+            if "faiss-cpu" not in versions:
+                findings.append(faiss_gpus(faiss.get_num_gpus()))
         except ImportError as error:
             findings.append(Finding("FAISS threads", "none", f"FAISS cannot be loaded ({error}); install it again"))
     set_here = [f"{name}={os.environ[name]}" for name in _THREAD_VARIABLES if name in os.environ]

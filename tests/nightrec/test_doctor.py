@@ -6,7 +6,7 @@ import pytest
 
 from artifacts.errors import DeviceError
 from nightrec import doctor
-from nightrec.doctor import Finding, cuda_majors, one_wheel
+from nightrec.doctor import Finding, cuda_majors, faiss_gpus, one_wheel
 from nightrec.main import execute
 
 ORT_13 = ["numpy>=1.21", "nvidia-cublas~=13.0 ; extra == 'cuda'", "nvidia-cudnn-cu13~=9.0 ; extra == 'cudnn'"]
@@ -65,6 +65,12 @@ def test_two_majors_of_cuda_are_a_problem(
     if mismatched:
         assert "for CUDA 12" in finding.problem
         assert "for CUDA 13" in finding.problem
+
+
+def test_a_faiss_for_gpus_that_sees_none_is_a_problem() -> None:
+    """It would search on the CPU, as if nothing were wrong."""
+    assert "sees no GPU" in faiss_gpus(0).problem
+    assert faiss_gpus(2) == Finding("FAISS GPUs", "2")
 
 
 def test_a_problem_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
