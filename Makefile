@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow test-stores image image-quick locks lint fix bench-night clean
+.PHONY: help install demo test test-slow test-stores airflow image image-quick locks lint fix bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,19 +16,28 @@ help: ## show this list
 	if command -v npm; then npm install --silent --no-fund --no-audit --prefix .venv-azurite azurite@3.37.0; fi
 	@mkdir -p $(@D) && touch $@
 
+.venv-airflow/installed: deploy/airflow/constraints.txt # Airflow has an environment of its own
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet --disable-pip-version-check -r deploy/airflow/constraints.txt
+	@touch $@
+
 install: .venv/installed ## make the environment in .venv/
 
 demo: .venv/installed ## MovieLens-100K: fit, export, a whole night, one release
 	$(BIN)/python -m examples.demo
 
 test: .venv/installed ## the suite, in parallel
-	$(BIN)/pytest -m "not slow and not gpu and not image"
+	$(BIN)/pytest -m "not slow and not gpu and not image and not airflow"
 
 test-slow: .venv/installed ## what takes minutes or gigabytes
 	$(BIN)/pytest -m slow -n 0
 
 test-stores: .venv/installed .venv-azurite/installed ## object stores, on servers of this machine: S3 and Azure
 	$(BIN)/pytest tests/stores
+
+airflow: .venv/installed .venv-airflow/installed ## nights under a real Airflow; build/airflow.json has what they proved
+	$(BIN)/python -c "from examples.demo import make_bundles; make_bundles()"
+	$(BIN)/pytest -m airflow -n 0 --show-capture=no tests/airflow tests/dags
 
 image: .venv/installed ## build the images cpu and train, run a small night in them; Docker, or root with buildah and mmdebstrap
 	nice $(BIN)/python -m deploy.image
@@ -54,4 +63,4 @@ bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night
 
 clean: ## remove all that was made
-	rm -rf .venv .venv-azurite build
+	rm -rf .venv .venv-airflow .venv-azurite build

@@ -91,6 +91,20 @@ def main() -> None:
     """Run what is missing, then show the release, three people and the quality table."""
     started = time.monotonic()
     console = Console()
+    make_bundles()
+    config = ("--config", str(CONFIG))
+    _nightrec("run", *config, "--date", DATE)
+    _nightrec("releases", "show", *config)
+
+    quality.show(console, CONFIG)
+    seconds = time.monotonic() - started
+    console.print(
+        f"\nDone in {seconds:.0f} s. Ask on:\n  .venv/bin/nightrec recommend 1 --config {CONFIG}", soft_wrap=True
+    )
+
+
+def make_bundles() -> None:
+    """Make what a night of the demo needs: the data, the config, and the bundles of models that are fitted to it."""
     movielens.fetch(FOLDER / "data")
     if not CONFIG.exists():  # whoever edited it keeps it
         CONFIG.write_text(JOB, "utf-8")
@@ -100,18 +114,10 @@ def main() -> None:
         checkpoint, contract = FOLDER / "models" / kind, FOLDER / "bundles" / bundle / "bundle.json"
         _nightrec("fit", kind, *config)
         if contract.exists() and contract.stat().st_mtime > (checkpoint / "model.json").stat().st_mtime:
-            console.print(f"nightrec: {contract.parent} is newer than {checkpoint}; nothing to do", soft_wrap=True)
+            Console().print(f"nightrec: {contract.parent} is newer than {checkpoint}; nothing to do", soft_wrap=True)
         else:
             _nightrec("export", "--checkpoint", str(checkpoint), "--out", str(FOLDER / "bundles"))
             contract.touch()  # an equal bundle is left as it was
-    _nightrec("run", *config, "--date", DATE)
-    _nightrec("releases", "show", *config)
-
-    quality.show(console, CONFIG)
-    seconds = time.monotonic() - started
-    console.print(
-        f"\nDone in {seconds:.0f} s. Ask on:\n  .venv/bin/nightrec recommend 1 --config {CONFIG}", soft_wrap=True
-    )
 
 
 def _nightrec(*arguments: str) -> None:

@@ -1,0 +1,67 @@
+"""Bad nights: each is refused once, nothing of it is published, and nobody is told of a new release."""
+
+import pyarrow.parquet as pq
+
+from tests.airflow.surfaces import Stage, Surface
+from tests.night.shop import DATE
+
+DAY_BEFORE = "2026-03-30"
+
+
+def bad_catalogue(stage: Stage) -> None:
+    """A catalogue cut to a third: check fails once, is not retried, nothing is published, the consumer does not run."""
+    surface = stage.open("cut")
+    good = stage.airflow.trigger(surface.dag, conf={"date": DAY_BEFORE})
+    stage.airflow.succeeded(surface.dag, good)
+    items = surface.store.parent / "items.parquet"
+    table = pq.read_table(items)
+    pq.write_table(table.slice(0, table.num_rows // 3), items)
+
+    said = _refused(stage, surface, "check", after=[DAY_BEFORE])
+
+    assert "items_lost: 0.6" in said
+    assert "expected at most 0.2" in said
+    assert "is the catalogue whole?" in said
+
+
+def missing_day(stage: Stage) -> None:
+    """Interactions without the last day, past the deadline: prepare fails once, nothing is published."""
+    surface = stage.open("gap")
+
+    said = _refused(stage, surface, "prepare", after=[])
+
+    assert "interactions.parquet: the newest event is of 2026-03-30T" in said
+    assert "more than 86400 s before the end of 2026-03-31" in said
+    assert "the deadline" in said
+
+
+def model_of_the_future(stage: Stage) -> None:
+    """A night before the last day that its models were trained on is refused, and not tried again."""
+    surface = stage.open("future")
+
+    said = _refused(stage, surface, "prepare", after=[], date="2026-02-20")
+
+    assert "2026-03-01" in said
+
+
+def _refused(stage: Stage, surface: Surface, step: str, *, after: list[str], date: str = DATE) -> str:
+    """Run the night of *date*, see that *step* refuses it and nothing more happens; give what its log says.
+
+    Args:
+        stage: What all nights share.
+        surface: Of the night.
+        step: That is to refuse it.
+        after: Dates of the releases that were there before, and stay.
+        date: The data date.
+    """
+    run = stage.airflow.trigger(surface.dag, conf={"date": date})
+    assert stage.airflow.ended(surface.dag, run) == "failed"
+    refusing = stage.airflow.task(surface.dag, run, step)
+    assert (refusing["state"], refusing["try_number"]) == ("failed", 1)
+    assert stage.airflow.task(surface.dag, run, "publish")["state"] == "upstream_failed"
+    assert [release[:10] for release in surface.releases()] == after
+    assert surface.latest()[:10] == (after[-1] if after else "")
+    assert [version[:10] for version in stage.consumed(surface)] == after
+    (called,) = stage.called(surface, run)
+    assert called["state"] == "failed"
+    return stage.airflow.log(surface.dag, run, step)
