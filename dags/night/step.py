@@ -57,15 +57,15 @@ class Step(BaseOperator):
 
 def step(verb: str, surface: Surface) -> Any:
     """Make the task of a step, or, for a step that is mapped over groups of shards, its tasks."""
-    options: dict[str, Any] = {"outlets": [AssetAlias(surface.dag_id)]} if verb == "publish" else {}
-    if verb == "publish":
-        options["on_success_callback"] = partial(tell_release, surface)
     lines = surface.lines(verb)
     if verb in MAPPED_STEPS:
-        in_flight = surface.numbers["IN_FLIGHT"]
         operator, given = _operator(verb, surface)
+        in_flight = surface.numbers["IN_FLIGHT"]
         return operator.partial(task_id=verb, max_active_tis_per_dagrun=in_flight, **given).expand(arguments=lines)
-    return call(verb, lines[0], surface, **options)
+    if verb == "publish":
+        released = partial(tell_release, surface)
+        return call(verb, lines[0], surface, outlets=[AssetAlias(surface.dag_id)], on_success_callback=released)
+    return call(verb, lines[0], surface)
 
 
 def call(task_id: str, arguments: list[str], surface: Surface, **options: Any) -> Any:
