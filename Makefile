@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow test-stores airflow image image-quick locks lint fix bench-night clean
+.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks lint fix bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,15 @@ lint: .venv/installed ## format, lint, types, import rules, Dockerfiles
 fix: .venv/installed ## format and repair what can be repaired
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+faults: .venv/installed ## break nights on purpose and count what is lost; SHORT=1 takes minutes, SEED=n repeats one
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
+
+audit: .venv/installed ## look up known vulnerabilities of all that is installed, where an index can be reached
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip freeze --disable-pip-version-check --exclude-editable > build/audit/installed.txt
+	build/audit/bin/pip-audit --no-deps --disable-pip -r build/audit/installed.txt
 
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import pyarrow as pa
 import pytest
 
@@ -23,8 +22,9 @@ from batch.retrieve import read_ivf
 from batch.session import open_session
 from features.vocabulary import load_vocabulary
 from models.checkpoint import load_checkpoint
+from tests.faults.external import give_external_data
 from tests.faults.ground import Ground, copy_of, say
-from tests.faults.models import folder_of, keep, sealed_anew
+from tests.faults.models import folder_of
 from tests.night.conftest import plain, shop
 from tests.night.shop import DATE, Shop
 
@@ -116,27 +116,10 @@ def ground(shop: Shop, tmp_path: Path) -> Ground:
     return copy_of(shop, tmp_path / "ground")
 
 
-def _with_external_data(folder: Path, location: str) -> None:
-    """Let the graph in *folder* take its first table from *location*."""
-    keep(folder)
-    model = onnx.load(BundleLayout(folder).graph)
-    tensor = model.graph.initializer[0]
-    weights = tensor.raw_data
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", str(len(weights)))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    BundleLayout(folder).graph.write_bytes(model.SerializeToString())
-    place = (folder / location).resolve() if not location.startswith("/proc") else folder / "unused"
-    place.write_bytes(weights)
-
-
 def test_external_data_inside_the_folder_is_taken(ground: Ground) -> None:
     """Weights beside the graph, listed in the contract, are what the graph computes with."""
     folder = folder_of(ground, "item")
-    _with_external_data(folder, BundleLayout(folder).external_data.name)
-    sealed_anew(folder)
+    give_external_data(folder)
 
     assert open_session(read_bundle(folder), rows=4, threads=1).bundle.folder == folder
 
@@ -145,8 +128,7 @@ def test_external_data_inside_the_folder_is_taken(ground: Ground) -> None:
 def test_external_data_outside_the_folder_is_refused(ground: Ground, tmp_path: Path, location: str) -> None:
     """A graph cannot read a file of this machine into its weights."""
     folder = folder_of(ground, "item")
-    _with_external_data(folder, location.format(absolute=tmp_path / "weights"))
-    sealed_anew(folder)
+    give_external_data(folder, location.format(absolute=tmp_path / "weights"))
 
     with pytest.raises(CorruptError, match=r"model\.onnx.*External data path"):
         open_session(read_bundle(folder), rows=4, threads=1)

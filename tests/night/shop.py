@@ -160,8 +160,8 @@ def write_data(folder: Path) -> None:
     pq.write_table(pa.table({"id": ["item-0000"]}), folder / "exclude_items.parquet")
 
 
-def write_bundles(shop: Shop) -> None:
-    """Export networks with seeded weights: the night's mechanics do not ask whether they were trained."""
+def write_bundles(shop: Shop, *, seed: int = 1) -> None:
+    """Export networks of start weights drawn by *seed*: the night's mechanics do not ask whether they were trained."""
     import torch
 
     from export.source import sources_from_checkpoint
@@ -178,8 +178,8 @@ def write_bundles(shop: Shop) -> None:
         "category": fit_vocabulary("category", items["category"]),
         "country": fit_vocabulary("country", users["country"]),
     }
-    mind_config = MindConfig(width=16, interests=3, hidden=(24,), profile_width=4)
-    bst_config = BstConfig(width=16, gap_width=4, heads=2, ffn_width=32, profile_width=4, mlp=(32, 16))
+    mind_config = MindConfig(width=16, interests=3, hidden=(24,), profile_width=4, seed=seed)
+    bst_config = BstConfig(width=16, gap_width=4, heads=2, ffn_width=32, profile_width=4, mlp=(32, 16), seed=seed)
     networks = {
         "mind": (Mind(mind_config, SPEC, vocabularies), mind_config),
         "bst": (Bst(bst_config, SPEC, vocabularies), bst_config),

@@ -1,0 +1,162 @@
+"""``make faults``: break the night on purpose; prints what was tried, survived and lost, and writes it down."""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.faults import crashes
+from tests.faults.crashes import SkippedError
+from tests.faults.ground import complaint
+from tests.faults.stage import Stage, set_stage
+from tests.faults.table import CASES
+
+OUT = Path(__file__).parents[2] / "build" / "faults.json"
+
+
+@dataclass
+class Tally:
+    """What became of the trials of one kind."""
+
+    tried: int = 0
+    survived: int = 0
+    lost: int = 0
+    skipped: str = ""
+    why: list[str] = field(default_factory=list)
+
+    def add(self, problem: str) -> None:
+        self.tried += 1
+        self.survived += not problem
+        self.lost += bool(problem)
+        if problem:
+            self.why.append(problem)
+
+
+def try_kinds(
+    stage: Stage, kinds: dict[str, Any], *, seed: int, short: bool, only: str, at_once: int
+) -> dict[str, Tally]:
+    """Try every kind as often as its row says, some at once; each trial has a random sequence of its own."""
+    tallies = {name: Tally() for name in kinds if only in name}
+
+    def one(name: str, trial: crashes.Trial, number: int) -> tuple[str, str | SkippedError]:
+        with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+            try:
+                return name, trial(stage, Path(folder), random.Random(f"{seed} {name} {number}"), number)
+            except SkippedError as skipped:
+                return name, skipped
+            except Exception as error:
+                return name, f"trial {number}: {error!r}"
+
+    asked = [
+        (name, trial, number)
+        for name, (trial, many, few) in kinds.items()
+        if name in tallies
+        for number in range(few if short else many)
+    ]
+    with ThreadPoolExecutor(at_once) as pool:
+        for name, problem in pool.map(lambda args: one(*args), asked):
+            if isinstance(problem, SkippedError):
+                tallies[name].skipped = str(problem)
+            else:
+                tallies[name].add(problem)
+                if problem:
+                    print(f"LOST {name}: {problem}", file=sys.stderr, flush=True)
+    return tallies
+
+
+def try_inputs(stage: Stage) -> dict[str, Any]:
+    """Try every bad input of the table."""
+    unclear = {}
+    for case in CASES:
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            if problem := complaint(case, stage.shop, Path(folder)):
+                unclear[case.name] = problem
+                print(f"UNCLEAR {case.name}: {problem[:500]}", file=sys.stderr, flush=True)
+    return {"tried": len(CASES), "clear": len(CASES) - len(unclear), "unclear": unclear}
+
+
+def main() -> int:
+    """Try all, tell all; 1 if anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--short", action="store_true", help="what CI has time for")
+    parser.add_argument("--only", default="", help="kinds whose names hold this")
+    parser.add_argument("--at-once", type=int, default=2)
+    asked = parser.parse_args()
+    print(
+        f"seed {asked.seed}: `make faults SEED={asked.seed}{' SHORT=1' * asked.short}` does the same again", flush=True
+    )
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        stage = set_stage(Path(folder))
+        options = {"seed": asked.seed, "short": asked.short, "only": asked.only, "at_once": asked.at_once}
+        found: dict[str, Any] = {name: try_kinds(stage, kinds, **options) for name, kinds in sections().items()}
+        if not asked.only:
+            found["bad_inputs"] = try_inputs(stage)
+            found |= nights(seed=asked.seed, short=asked.short)
+    lost = tell(found)
+    OUT.parent.mkdir(exist_ok=True)
+    about = {"seed": asked.seed, "short": asked.short, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    about["seconds"] = round(time.monotonic() - start)
+    OUT.write_text(json.dumps({**about, **found}, indent=2, default=_plain) + "\n")
+    print(f"{about['seconds']} s; written to {OUT}")
+    return 1 if lost else 0
+
+
+def sections() -> dict[str, dict[str, Any]]:
+    """The kinds of each section of the report."""
+    found = {"faults": crashes.KINDS}
+    with suppress(ImportError):
+        from tests.faults import flips
+
+        found["bytes"] = flips.KINDS
+    with suppress(ImportError):
+        from tests.faults import races
+
+        found["races"] = races.KINDS
+    with suppress(ImportError):
+        from tests.faults import stores
+
+        found["store"] = stores.KINDS
+    return found
+
+
+def nights(*, seed: int, short: bool) -> dict[str, Any]:
+    """The good and bad nights, as far as they are there."""
+    return {}
+
+
+def tell(found: dict[str, Any]) -> int:
+    """Print the table; give how much was lost."""
+    print(f"\n{'':12}{'kind':44}{'tried':>7}{'survived':>10}{'lost':>6}")
+    bad = 0
+    for section, kinds in found.items():
+        if section in {"bad_inputs", "bad_nights", "good_nights"}:
+            second = "clear" if section == "bad_inputs" else "refused"
+            print(f"{section:56}{kinds['tried']:>7}{kinds[second]:>10} {second}")
+            bad += section == "bad_inputs" and kinds["tried"] != kinds["clear"]
+            continue
+        for name, tally in kinds.items():
+            print(f"{section:12}{name:44}{tally.tried:>7}{tally.survived:>10}{tally.lost:>6}  {tally.skipped}")
+            bad += tally.lost
+    return bad
+
+
+def _plain(value: object) -> Any:
+    return (
+        {key: part for key, part in asdict(value).items() if part or part == 0}
+        if isinstance(value, Tally)
+        else str(value)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
