@@ -13,6 +13,7 @@
   - StaleRunError        1  a step was asked of a run that another step has not finished, or on another profile
 """
 
+import errno
 from collections.abc import Sequence
 
 
@@ -75,3 +76,22 @@ class StoreError(NightrecError):
 
 class StaleRunError(NightrecError):
     """A step needs what an earlier step has not finished, or the run was made under another profile."""
+
+
+_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO}
+    | {errno.ENOMEM, errno.ESTALE, errno.ENOTDIR, errno.EISDIR}
+)
+
+
+def trouble_of(error: Exception) -> NightrecError | None:
+    """Say in our words what the machine lacks: memory, disk, rights, descriptors; None if *error* is something else."""
+    again = "what is finished stays: put that right and run the same command again"
+    if isinstance(error, MemoryError):
+        return NightrecError(
+            f"memory does not suffice ({error or 'an allocation failed'}); {again}, or with less at once"
+        )
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        return NightrecError(f"{where}{(error.strerror or '').lower()}; {again}")
+    return None

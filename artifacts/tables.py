@@ -67,7 +67,10 @@ def is_done(path: Path, inputs: str) -> bool:
     """Whether *path* was finished from the same *inputs* (a digest) and still has the size it had then."""
     if not is_there(sidecar_of(path)):
         return False
-    sidecar = read_sidecar(path)
+    try:
+        sidecar = read_sidecar(path)
+    except CorruptError:
+        return False  # cut short as the power went: its step writes both anew
     return sidecar.inputs == inputs and sidecar.size == size_of(path)
 
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -61,9 +61,11 @@ def writing_behind(sink: Callable[[T], None], *, depth: int = 4) -> Iterator[Cal
         waiting: deque[Future[None]] = deque()
 
         def put(item: T) -> None:
-            if len(waiting) >= depth:
-                waiting.popleft().result()
-            waiting.append(pool.submit(sink, item))
+            oldest = waiting.popleft() if len(waiting) >= depth else None
+            wait([oldest] if oldest else [])
+            waiting.append(pool.submit(sink, item))  # it is handed on whatever became of the one before
+            if oldest:
+                oldest.result()
 
         yield put
         while waiting:

@@ -169,6 +169,7 @@ def _words(error: Exception) -> str:
 
 
 def _load(bundle: Bundle, device: Device) -> Any:
+    ort.disable_telemetry_events()  # a night tells nobody of itself
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

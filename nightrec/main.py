@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from artifacts.errors import NightrecError, RefusedError, UsageError
+from artifacts.errors import NightrecError, RefusedError, UsageError, trouble_of
 from nightrec import doctor, export, fit, night, plan, recommend, releases
 from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
@@ -88,7 +88,8 @@ def execute(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # the one place that may catch anything
-        return _fail_unexpected(arguments, error)
+        trouble = trouble_of(error)
+        return _fail(arguments, trouble) if trouble else _fail_unexpected(arguments, error)
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -140,9 +141,12 @@ def _fail_unexpected(arguments: Sequence[str], error: Exception) -> int:
         say(text)
         where = "its traceback stands above"
     else:
-        with tempfile.NamedTemporaryFile("w", prefix="nightrec-", suffix=".txt", delete=False) as file:
-            file.write(text)
-        where = f"its traceback lies in {file.name}"
+        try:
+            with tempfile.NamedTemporaryFile("w", prefix="nightrec-", suffix=".txt", delete=False) as file:
+                file.write(text)
+            where = f"its traceback lies in {file.name}"
+        except OSError as trouble:
+            where = f"its traceback could not be kept: {trouble.strerror}; --debug shows it"
     words = " ".join(str(error).split())
     return _fail(arguments, NightrecError(f"unexpected {type(error).__name__}: {words[:300]} ({where})"))
 

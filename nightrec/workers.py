@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-from artifacts.errors import NightrecError
+from artifacts.errors import NightrecError, trouble_of
 from artifacts.run import StepResult
 from nightrec.stopping import end_by_force
 
@@ -112,8 +112,8 @@ def _work(work: Callable[..., StepResult], group: Sequence[int], writer: Connect
         writer.send(work(group, writer.send))
     except NightrecError as error:
         writer.send(error)
-    except Exception:
-        writer.send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+    except Exception as error:
+        writer.send(trouble_of(error) or RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

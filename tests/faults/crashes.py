@@ -218,7 +218,8 @@ def clock(stage: Stage, folder: Path, random_: random.Random, number: int) -> st
     later = time.time() + random_.randint(1, 3_000) * 86_400
     for path in night.root.rglob("*"):
         os.utime(path, (later, later))
-    shift = {"PYTHONPATH": str(folder / "clock"), "NIGHTREC_TEST_CLOCK": str(years * 365.25 * 86_400)}
+    path = f"{folder / 'clock'}:{os.environ.get('PYTHONPATH', '')}"
+    shift = {"PYTHONPATH": path, "NIGHTREC_TEST_CLOCK": str(years * 365.25 * 86_400)}
     night.start(environment=shift)
     if night.wait():
         return f"the night failed: {night.said()[-300:]}"

@@ -64,7 +64,7 @@ RUN_FILES = {
     "sidecar of scores": Place("score", f"scores/00001-of-00003.arrow{SIDECAR_SUFFIX}"),
     "verdict": Place("check", "record/gates.json"),
     "record of the run": Place("check", "record/record.json"),
-    "timings": Place("check", "record/timings.json"),
+    "timings": Place("check", "timings.json"),
 }
 BUNDLE_FILES = {
     "bundle: graph": "model.onnx",
