@@ -7,8 +7,9 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
-from tests.dags.conftest import Inside
+from tests.dags.conftest import ROOT, Inside
 from tests.dags.engines import DockerHandler, Engine, KubernetesHandler, serving
 
 pytestmark = pytest.mark.airflow
@@ -191,3 +192,22 @@ def test_a_pod_is_built_on_a_template(inside: Inside, tmp_path: Path) -> None:
     assert pod["spec"]["nodeSelector"] == {"gpu": "h100"}
     assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert pod["spec"]["containers"][0]["image"] == "nightrec:latest"
+
+
+def test_the_pods_of_the_example_are_what_kubernetes_takes(inside: Inside) -> None:
+    """Settings and template of `deploy/kubernetes/` make one valid pod, with all that either says."""
+    folder = ROOT / "deploy" / "kubernetes"
+    settings = yaml.safe_load((folder / "airflow.yaml").read_text())["data"]
+    settings |= {"NIGHTREC_POD_TEMPLATE": str(folder / "pod.yaml")}
+    del settings["NIGHTREC_CONFIGS"]
+
+    pod = inside("pod", "items", ["items"], **settings)
+
+    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    (container,) = pod["spec"]["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted == {"config": "/config", "cache": "/cache", "tmp": "/tmp", "job": "/job"}
+    assert {volume["name"] for volume in pod["spec"]["volumes"]} == mounted.keys()
+    assert {"name": "NIGHTREC_CACHE", "value": "/cache"} in container["env"]
+    assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert pod["spec"]["serviceAccountName"] == "nightrec-shop"
