@@ -1,6 +1,6 @@
 """What a bundle's contract may say: each field of ``bundle.json`` is looked at before anything is made of it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any
@@ -90,7 +90,7 @@ def _require_tensors(side: str, tensors: object) -> None:
             raise ValueError(f"{side}, {tensor['name']}: expected a shape of sizes and names, found {shape!r}")
 
 
-def _one_of(document: dict[str, Any], key: str, words: Iterable[str]) -> str:
+def _one_of(document: dict[str, Any], key: str, words: Sequence[str]) -> str:
     found = document.get(key)
     if found not in words:
         raise ValueError(f"{key}: expected {' or '.join(words)}, found {found!r}")
