@@ -109,7 +109,8 @@ def revise(
         raise UsageError("revise: expected --drop-users or --drop-items, or both; found neither")
     release = find_release(root, version, channel)
     verify_release(release.layout.folder)
-    paths = {name: fetched(release.layout.folder / name) for name in sorted(release.manifest.files)}
+    recorded = sorted(release.manifest.files.items())
+    paths = {name: fetched(release.layout.folder / name, file.sha256) for name, file in recorded}
     given = _given(release, list(paths.values()), drop_users, drop_items)
     gone = Gone(
         ids_in(_inside(paths, release.layout.interests), "user_id", given.users),
