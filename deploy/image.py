@@ -2,6 +2,7 @@
 
 import errno
 import json
+import platform
 import sys
 import tempfile
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from deploy.dockerfile import read, stages
 from deploy.engines import ROOT, Engine, checked, engine
-from deploy.lock import LOCKS, with_torch_index
+from deploy.lock import LOCKS, for_image, with_torch_index
 from tests.night.shop import DATE, Shop, content_of, only_release, run_nightrec, write_data
 
 REPORT = ROOT / "build" / "image.json"
@@ -70,6 +71,7 @@ class Bench:
 
 def main() -> int:
     """Build, prove, report; exit code 1 if anything did not hold."""
+    REPORT.unlink(missing_ok=True)
     base = stages(read(ROOT / "Dockerfile"))["night"].base
     wheels = fetch_wheels()
     with engine(base) as (chosen, origin), tempfile.TemporaryDirectory(prefix="nightrec-job-") as folder:
@@ -86,9 +88,11 @@ def main() -> int:
 
 def fetch_wheels() -> Path:
     """Bring every file that the locks of the targets name; pip checks their sha256."""
+    processor = {"arm64": "aarch64"}.get(platform.machine(), platform.machine())
     for lock in ("build", *TARGETS):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        with_torch_index([*command, f"--dest={WHEELS}", f"--requirement={LOCKS / f'{lock}.txt'}"])
+        what = [f"--dest={WHEELS}", f"--requirement={LOCKS / f'{lock}.txt'}"]
+        with_torch_index([*command, *for_image(processor), *what])
     return WHEELS
 
 
@@ -118,7 +122,7 @@ def clear(bench: Bench) -> None:
     script = (
         "import shutil; [shutil.rmtree(f'/job/{name}', ignore_errors=True) for name in ('models', 'bundles', 'store')]"
     )
-    bench.says("cpu", "-c", script, entry="python3")
+    bench.engine.run(tag_of("cpu"), ["-c", script], bench.job, entry="python3")
 
 
 def asked(bench: Bench, target: str) -> dict[str, list[object]]:
@@ -210,7 +214,7 @@ def held(proof: Callable[[Bench], None], bench: Bench) -> bool | str:
     """Run *proof*: true, or why not."""
     try:
         proof(bench)
-    except (AssertionError, OSError, ValueError) as error:
+    except (AssertionError, RuntimeError, OSError, ValueError) as error:
         return str(error) or "it did not hold"
     return True
 
@@ -227,4 +231,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except RuntimeError as error:  # a build that failed, or a tool; it has said why
+        sys.exit(str(error))

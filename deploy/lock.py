@@ -54,18 +54,22 @@ def write_lock(target: str, wanted: list[str], processors: tuple[str, ...], *, l
 
 
 def resolve(wanted: list[str], processor: str) -> list[dict[str, Any]]:
-    """Ask pip what it would install for *wanted* on Linux with *processor*."""
-    platforms = [f"manylinux_2_{minor}_{processor}" for minor in range(GLIBC, 16, -1)]
-    platforms += [f"{name}_{processor}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+    """Ask pip what it would install for *wanted* in an image for *processor*."""
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"),
-        *("--only-binary", ":all:", "--target", "unused", "--python-version", PYTHON),
-        *(option for platform in platforms for option in ("--platform", platform)),
-        *("--constraint", str(ROOT / "constraints.txt")),
+        *("--target", "unused", *for_image(processor), "--constraint", str(ROOT / "constraints.txt")),
     ]
     answer = with_torch_index([*command, *wanted])
     installed: list[dict[str, Any]] = json.loads(answer)["install"]
     return installed
+
+
+def for_image(processor: str) -> list[str]:
+    """Write the options that make pip choose files as in an image for *processor*, wherever it runs itself."""
+    platforms = [f"manylinux_2_{minor}_{processor}" for minor in range(GLIBC, 16, -1)]
+    platforms += [f"{name}_{processor}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+    options = (option for platform in platforms for option in ("--platform", platform))
+    return ["--only-binary", ":all:", "--python-version", PYTHON, *options]
 
 
 def with_torch_index(command: list[str]) -> str:
