@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, InputError, NightrecError, StaleRunError
 from artifacts.fields import SHA256, only, text, whole
+from artifacts.footer import require_bearable
 from artifacts.layout import sidecar_of
 from artifacts.store import fetched, is_there, read_sealed, remove_file, size_of, staged_file, write_sealed
 
@@ -221,11 +222,13 @@ def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterat
         NightrecError: If memory does not suffice for what it says that it holds.
     """
     try:
-        with pa.OSFile(str(path if path.is_file() else fetched(path)), "rb") as file, pa.ipc.open_file(file) as reader:
+        local = path if path.is_file() else fetched(path)
+        with pa.OSFile(str(local), "rb") as file, pa.ipc.open_file(file) as reader:
             if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
                 raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
             if any(_holds_dictionary(field.type) for field in reader.schema):
                 raise CorruptError(f"{path}: expected plain columns, found a dictionary; none of our tables has one")
+            require_bearable(local)
             if columns is None:
                 yield reader
                 return
