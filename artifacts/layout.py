@@ -99,6 +99,32 @@ class RunLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayLayout(RunLayout):
+    """The replay of a run: a sample of users as they stood a day before, before the same catalogue and index."""
+
+    @property
+    def popular(self) -> Path:  # noqa: D102
+        return self.prepare / "replay" / "popular.arrow"
+
+    @property
+    def happened(self) -> Path:
+        """What these users did on the data date."""
+        return self.prepare / "replay" / "happened.arrow"
+
+    def histories(self, shard: int, shards: int) -> Path:  # noqa: D102
+        return self.prepare / "replay" / "histories" / shard_name(shard, shards)
+
+    def seen(self, shard: int, shards: int) -> Path:  # noqa: D102
+        return self.prepare / "replay" / "seen" / shard_name(shard, shards)
+
+    def interests(self, shard: int, shards: int) -> Path:  # noqa: D102
+        return self.folder / "replay" / "interests" / shard_name(shard, shards)
+
+    def scores(self, shard: int, shards: int) -> Path:  # noqa: D102
+        return self.folder / "replay" / "scores" / shard_name(shard, shards)
+
+
+@dataclass(frozen=True, slots=True)
 class IndexLayout:
     """The index: FAISS file, its rows' item ids, and how it was chosen."""
 

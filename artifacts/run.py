@@ -13,7 +13,7 @@ import pyarrow as pa
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, StaleRunError, UsageError
 from artifacts.fields import DAY, SHA256, mapping, only, table, text, whole
-from artifacts.layout import RecordLayout, RootLayout, RunLayout
+from artifacts.layout import RecordLayout, ReplayLayout, RootLayout, RunLayout
 from artifacts.store import exclusive, is_there, read_json, read_sealed, sweep_staged_files, write_sealed
 
 FORMAT = 1
@@ -141,6 +141,26 @@ def _require_fields(document: dict[str, Any]) -> None:
     counts = mapping(document, "counts")
     for key in counts:
         whole(counts, key)
+
+
+class Replay(Run):
+    """A run asked again for a sample of its users as they stood when the data date began, in one shard.
+
+    The steps ``interests`` and ``score`` do it like any shard. What its users did on the data date judges its lists.
+    """
+
+    __slots__ = ()
+
+    @property
+    def layout(self) -> ReplayLayout:
+        """Where its tables lie: beside those of the run, with whose catalogue, items and index it is done."""
+        return ReplayLayout(self.folder)
+
+
+def replay_of(run: Run) -> Replay:
+    """Give the replay of *run*."""
+    values = {field.name: getattr(run, field.name) for field in dataclass_fields(run)}
+    return Replay(**{**values, "shards": 1})
 
 
 def run_key_of(

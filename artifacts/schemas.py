@@ -80,6 +80,11 @@ def seen(user_id: pa.DataType) -> pa.Schema:
     )
 
 
+def happened(user_id: pa.DataType) -> pa.Schema:
+    """What the users of the replay did on the data date, ascending by id: catalogue rows, ascending, each once."""
+    return pa.schema([_column("user_id", user_id), _column("items", rows_of(pa.int32()))])
+
+
 def popular(item_id: pa.DataType) -> pa.Schema:
     """Items by their events in the last days, most first, ties ascending by id; items without events are left out."""
     return pa.schema([_column("item_id", item_id), _column("item", pa.int32()), _column("events", pa.int64())])

@@ -15,7 +15,7 @@ from artifacts import schemas
 from artifacts.bundle import Bundle, FeatureSpec, Role, read_bundle, require_one_model
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError, StaleRunError, UsageError
-from artifacts.layout import RootLayout, RunLayout
+from artifacts.layout import ReplayLayout, RootLayout, RunLayout
 from artifacts.run import FORMAT, Run, StepResult, find_run, run_key_of
 from artifacts.store import (
     STAGING_PREFIX,
@@ -236,9 +236,17 @@ def _write_tables(
     with open_histories(
         request.inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
     ) as histories:
-        popular, sample = histories.popular(), histories.sample()
+        popular, sample, replayed = histories.popular(), histories.sample(), histories.replay()
         write(layout.popular, [popular], popular.schema)
         write(layout.sample, [sample], sample.schema)
+        replay = ReplayLayout(layout.folder)
+        for path, table in (
+            (replay.histories(0, 1), replayed.histories),
+            (replay.seen(0, 1), replayed.seen),
+            (replay.happened, replayed.happened),
+            (replay.popular, replayed.popular),
+        ):
+            write(path, [table], table.schema)
         user_type = sample.schema.field("user_id").type
         for shard in range(request.shards):
             rows = _counted(histories.histories(shard), advance)
@@ -335,7 +343,9 @@ def _find(layout: RootLayout, date: str, asked: str) -> Run | None:
 
 
 def _tables(layout: RunLayout, shards: int) -> Iterator[Path]:
+    replay = ReplayLayout(layout.folder)
     yield from (layout.catalogue, layout.popular, layout.sample)
+    yield from (replay.histories(0, 1), replay.seen(0, 1), replay.happened, replay.popular)
     for shard in range(shards):
         yield from (layout.histories(shard, shards), layout.seen(shard, shards))
 

@@ -44,6 +44,23 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """A sample of the data date's users as they stood when it began; rows ascend by user id and go together.
+
+    Attributes:
+        histories: As ``schemas.histories``.
+        seen: As ``schemas.seen``.
+        happened: What they did on the data date, as ``schemas.happened``.
+        popular: As ``schemas.popular``, of the days up to the one before the data date.
+    """
+
+    histories: pa.Table
+    seen: pa.Table
+    happened: pa.Table
+    popular: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
 class Histories:
     """Streams of the prepared tables; made by :func:`open_histories`.
 
@@ -60,13 +77,14 @@ class Histories:
     _catalogue: pa.Table
     _features: Mapping[str, NDArray[np.int32]]
     _spec: FeatureSpec
-    _events_of: pa.Table  # per item with events: item (row in item_ids), events, recent
+    _events_of: pa.Table  # per item with events: item (row in item_ids), events, recent, recent_before
     _sample_users: int
+    _began_us: int  # start of the data date
 
     def histories(self, shard: int) -> Iterator[pa.RecordBatch]:
         """Stream the users of *shard*, ascending by id, as ``schemas.histories``."""
         for users, behaviours in self._chunks(shard):
-            yield self._history_batch(users, behaviours)
+            yield self._history_batch(users, behaviours, self._ordered.now_us)
 
     def seen(self, shard: int) -> Iterator[pa.RecordBatch]:
         """Stream what the users of *shard* have had, ascending by id, as ``schemas.seen``; row by row as histories."""
@@ -77,9 +95,33 @@ class Histories:
 
     def sample(self) -> pa.Table:
         """Give the users with behaviours whose hashes are smallest, ascending by id, as ``schemas.histories``."""
-        profile = self._profile
+        users, behaviours = self._sampled("warm")
+        return pa.Table.from_batches([self._history_batch(users, behaviours, self._ordered.now_us)]).sort_by("user_id")
+
+    def popular(self) -> pa.Table:
+        """Count the events of the last days as ``schemas.popular``; items that are not eligible are counted too."""
+        return self._popular("recent")
+
+    def replay(self) -> Replayed:
+        """Take the users of the data date whose hashes are smallest, as they stood when it began."""
+        users, behaviours = self._sampled(f"events WHERE time_us >= {self._began_us}")
+        before, after = behaviours.split(self._began_us)
+        ids = users.column("user_id")
+        seen = [ids, *seen_lists(before, now_us=self._began_us)]
+        happened = [ids, seen_lists(after, now_us=self._ordered.now_us)[0]]
+        histories = pa.Table.from_batches([self._history_batch(users, before, self._began_us)])
+        return Replayed(
+            histories.sort_by("user_id"),
+            pa.table(seen, schema=schemas.seen(ids.type)).sort_by("user_id"),
+            pa.table(happened, schema=schemas.happened(ids.type)).sort_by("user_id"),
+            self._popular("recent_before"),
+        )
+
+    def _sampled(self, among: str) -> tuple[pa.RecordBatch, "Behaviours"]:
+        """Take, of the users u *among* which to choose, those whose hashes are smallest, and all that they did."""
         users = self._ordered.query(f"""
-            SELECT users.rowid AS u, user_id{profile} FROM users WHERE users.rowid IN (SELECT u FROM warm)
+            SELECT users.rowid AS u, user_id{self._profile} FROM users
+            WHERE users.rowid IN (SELECT u FROM {among})
             ORDER BY hash, user_id LIMIT {self._sample_users}
         """).sort_by("u")
         rows = users.column("u").to_numpy()
@@ -90,19 +132,18 @@ class Histories:
         )
         owners = np.searchsorted(rows, events.column("u").to_numpy())
         behaviours = self._behaviours(owners, events.drop_columns("u"), len(rows))
-        ids = users.drop_columns("u").combine_chunks()
-        batch = pa.RecordBatch.from_arrays([column.combine_chunks() for column in ids.columns], names=ids.column_names)
-        return pa.Table.from_batches([self._history_batch(batch, behaviours)]).sort_by("user_id")
+        named = users.drop_columns("u").combine_chunks()
+        columns = [column.combine_chunks() for column in named.columns]
+        return pa.RecordBatch.from_arrays(columns, names=named.column_names), behaviours
 
-    def popular(self) -> pa.Table:
-        """Count the events of the last days as ``schemas.popular``; items that are not eligible are counted too."""
+    def _popular(self, counted: str) -> pa.Table:
         rows = self._ordered.codes[self._events_of.column("item").to_numpy()]
-        recent = self._events_of.column("recent").to_numpy()
-        counted = (rows >= 0) & (recent > 0)
-        rows, recent = rows[counted], recent[counted]
-        order = np.lexsort((rows, -recent))
+        events = self._events_of.column(counted).to_numpy()
+        there = (rows >= 0) & (events > 0)
+        rows, events = rows[there], events[there]
+        order = np.lexsort((rows, -events))
         ids = self._catalogue.column("item_id").combine_chunks().take(pa.array(rows[order]))
-        return pa.table([ids, pa.array(rows[order]), pa.array(recent[order])], schema=schemas.popular(ids.type))
+        return pa.table([ids, pa.array(rows[order]), pa.array(events[order])], schema=schemas.popular(ids.type))
 
     @property
     def _profile(self) -> str:
@@ -124,11 +165,11 @@ class Histories:
         codes = self._ordered.codes[events.column("item").to_numpy()]
         return Behaviours(np.bincount(owners, minlength=users), codes, events.column("time_us").to_numpy())
 
-    def _history_batch(self, users: pa.RecordBatch, behaviours: "Behaviours") -> pa.RecordBatch:
+    def _history_batch(self, users: pa.RecordBatch, behaviours: "Behaviours", now_us: int) -> pa.RecordBatch:
         spec = self._spec
         newest = behaviours.newest(spec.history_length)
         features = behaviour_features(newest.codes, self._features)
-        features["gap"] = bucket_gaps((self._ordered.now_us - newest.times_us) // SECOND, spec.gap_edges)
+        features["gap"] = bucket_gaps((now_us - newest.times_us) // SECOND, spec.gap_edges)
         offsets = _offsets(newest.counts)
         lists = [_lists(offsets, values, pa.int32()) for values in features.values()]
         ids, *profile = users.columns
@@ -174,15 +215,19 @@ def open_histories(
         shards=cut.shards,
         engine=engine,
     ) as ordered:
-        since = data_day(cut.date - timedelta(days=cut.popular_days), cut.zone)[1]
+        since, before = (data_day(cut.date - timedelta(days=cut.popular_days + late), cut.zone)[1] for late in (0, 1))
+        began = data_day(cut.date, cut.zone)[0]
         events_of = ordered.query(f"""
-            SELECT item, count(*) AS events, count(*) FILTER (time_us >= {since}) AS recent
+            SELECT item, count(*) AS events, count(*) FILTER (time_us >= {since}) AS recent,
+                   count(*) FILTER (time_us >= {before} AND time_us < {began}) AS recent_before
             FROM events GROUP BY item ORDER BY item
         """)
         uncatalogued = ordered.codes[events_of.column("item").to_numpy()] < 0
         elsewhere = int(events_of.column("events").to_numpy()[uncatalogued].sum())
         counts = ordered.counts | {"interactions_uncatalogued": elsewhere}
-        yield Histories(counts, ordered, catalogue, item_features(catalogue, spec), spec, events_of, cut.sample_users)
+        yield Histories(
+            counts, ordered, catalogue, item_features(catalogue, spec), spec, events_of, cut.sample_users, began
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +243,17 @@ class Behaviours:
     counts: Ints
     codes: NDArray[np.int32]
     times_us: Ints
+
+    def split(self, moment_us: int) -> tuple["Behaviours", "Behaviours"]:
+        """Tell apart what was done before a moment and what was done from it on."""
+        owners = np.repeat(np.arange(len(self.counts)), self.counts)
+
+        def part(kept: NDArray[np.bool_]) -> "Behaviours":
+            counts = np.bincount(owners[kept], minlength=len(self.counts))
+            return Behaviours(counts, self.codes[kept], self.times_us[kept])
+
+        earlier = self.times_us < moment_us
+        return part(earlier), part(~earlier)
 
     def newest(self, length: int) -> "Behaviours":
         """Keep the newest *length* of each user."""

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
 from artifacts.errors import UsageError
-from artifacts.run import Run, StepResult
+from artifacts.run import Run, StepResult, replay_of
 from artifacts.store import require_swaps
 from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
@@ -127,18 +127,22 @@ def items(config: Config, run: Run, threads: int, shards: Sequence[int], advance
 
 
 def interests(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``interests`` for some shards of users."""
+    """Do the step ``interests`` for some shards of users, and with the first of them for the replay."""
     from batch.interests import compute_interests
 
     bundle = tower(config, Role.USER)
+    if 0 in shards:
+        compute_interests(replay_of(run), bundle, [0], device=config.night.device, threads=threads)
     return compute_interests(run, bundle, shards, device=config.night.device, threads=threads, advance=advance)
 
 
 def score(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``score`` for some shards of users."""
+    """Do the step ``score`` for some shards of users, and with the first of them for the replay."""
     from batch.score import score as score_shards
 
     ranker, options = bundle_of(config, Role.RANKER), score_options(config)
+    if 0 in shards:
+        score_shards(replay_of(run), ranker, [0], options, device=config.night.device, threads=threads)
     return score_shards(run, ranker, shards, options, device=config.night.device, threads=threads, advance=advance)
 
 

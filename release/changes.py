@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from artifacts.run import Run
+from artifacts.run import Run, replay_of
+from artifacts.tables import opening_arrow
 from release.content import Content, batches_of, schema_of
 from release.figures import Night, histories_of, score_edges
 from release.gate import Against, Change, Gate
 from release.history import Past, reference
 from release.measure import RecentMeasure, bins_of, count_cold
 from release.overlap import compare_histories, compare_tops, compare_tops_by, count_gone
+from release.quality import LEAST_EVENTS, Hits, count_hits
 from release.query import Limits
 from release.segments import Segments, named
 from release.verdicts import Figure, name_in
@@ -79,7 +82,14 @@ def _few(segments: Segments, night: Night, name: str) -> tuple[int, int]:
 
 
 def compared(
-    run: Run, content: Content, night: Night, segments: Segments, levels: Levels, earlier: Earlier, limits: Limits
+    run: Run,
+    content: Content,
+    night: Night,
+    segments: Segments,
+    levels: Levels,
+    earlier: Earlier,
+    limits: Limits,
+    trained_through: Mapping[str, str],
 ) -> Levels:
     """Measure what lies between tonight and the last release, of all users and of each segment of *levels*."""
     before = earlier.content
@@ -88,6 +98,7 @@ def compared(
         "items_gone": _gone("item_id", content.items, before.items, limits),
         "recent_changed": _recent_changed(night.recent, earlier),
     }
+    all_users |= _replayed(run, content, earlier, limits, trained_through)
     if model_change(content, earlier):
         return {"": all_users}
     all_users["score_psi"] = score_psi(night.scores.bins, score_bins(before))
@@ -106,6 +117,45 @@ def compared(
     for name, figure in _churns(run, content, night, segments, before, limits).items():
         found[name]["churn"] = figure
     return found
+
+
+def _replayed(
+    run: Run, content: Content, earlier: Earlier, limits: Limits, trained_through: Mapping[str, str]
+) -> dict[str, Figure]:
+    """Measure what tonight's models make of the sample of users as they stood when the data date began."""
+    changed, before = model_change(content, earlier), earlier.content
+    with opening_arrow(run.layout.catalogue, columns=["item_id"]) as reader:
+        items = reader.read_all()["item_id"].combine_chunks()
+    if other_ids(content, before):
+        nothing = Figure(None, "the earlier release has other types of ids")
+        return {"hit_rate_lost": nothing, "replay_churn": nothing}
+    hits = count_hits(run, before, items)
+    late = (date.fromisoformat(run.date) - date.fromisoformat(before.date)).days - 1
+    said = f"the earlier release is {late} days older than the replay, which favours tonight" if late else ""
+    known = {"hit_rate": hits.now / hits.events, "hit_rate_earlier": hits.before / hits.events} if hits.events else {}
+    return {
+        **{name: Figure(rate) for name, rate in known.items()},
+        "hit_rate_lost": _hit_rate_lost(hits, changed, max(trained_through.values(), default="") >= run.date, said),
+        "replay_churn": Figure(None, said) if late else _replay_churn(run, before, limits),
+    }
+
+
+def _hit_rate_lost(hits: Hits, changed: str, seen: bool, said: str) -> Figure:
+    if not changed:
+        return Figure(None, "the models are those of the earlier release")
+    if seen:
+        return Figure(None, "the models were trained on the day that would judge them")
+    if hits.events < LEAST_EVENTS or not hits.before:
+        few = f"{hits.events} events of users of both are too few (fewer than {LEAST_EVENTS})"
+        return Figure(None, f"{few}, or none of them was a hit")
+    rates = f"hit rate {hits.before / hits.events:.4f} before, {hits.now / hits.events:.4f} now"
+    return Figure(hits.certain_loss, f"{rates}, of {hits.events} events" + (f"; {said}" if said else ""))
+
+
+def _replay_churn(run: Run, earlier: Content, limits: Limits) -> Figure:
+    scores = replay_of(run).layout.scores(0, 1)
+    pairs, kept = compare_tops([scores], earlier.scores, top=CHURN_TOP, limits=limits)
+    return Figure(1 - kept / pairs) if pairs else Figure(None, "no user of the replay is in the earlier release")
 
 
 def model_change(content: Content, earlier: Earlier) -> str:

@@ -127,7 +127,7 @@ def _judge(
         **segment_levels(segments, night, earlier),
     }
     if earlier:
-        between = compared(run, content, night, segments, levels, earlier, limits)
+        between = compared(run, content, night, segments, levels, earlier, limits, trained_through)
         levels = {segment: {**own, **between.get(segment, {})} for segment, own in levels.items()}
     figures = figures_of(gates, levels, earlier, model_change(content, earlier) if earlier else "")
     return GateReport(

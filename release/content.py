@@ -11,7 +11,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import CorruptError
 from artifacts.layout import ReleaseLayout
 from artifacts.release import Manifest, verify_content_file
-from artifacts.run import Run
+from artifacts.run import Run, replay_of
 from artifacts.store import read_json
 from artifacts.tables import opening_arrow, read_sidecar, verify_file
 
@@ -64,7 +64,8 @@ def judged_digest(run: Run) -> str:
     layout = run.layout
     histories = [layout.histories(shard, run.shards) for shard in range(run.shards)]
     seen = [layout.seen(shard, run.shards) for shard in range(run.shards)]
-    paths = [*content_files(run).values(), layout.catalogue, *histories, *seen]
+    replay = replay_of(run).layout
+    paths = [*content_files(run).values(), layout.catalogue, *histories, *seen, replay.happened, replay.scores(0, 1)]
     recorded = {path.relative_to(run.folder).as_posix(): asdict(read_sidecar(path)) for path in paths}
     return document_digest({"run_key": run.run_key, "files": recorded})
 

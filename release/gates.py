@@ -285,7 +285,24 @@ GATES = (
         of="profiles_unknown",
         of_model=True,
     ),
-    # Do people get much the same as the night before?
+    # Do people get much the same as the night before, or something better?
+    Gate(
+        "hit_rate_lost",
+        "at a model change, share of the earlier release's hits on the day's real events that is lost for sure",
+        0.05,
+        "the new models find less of what people really did: look at their training, or keep the old ones",
+        against=_LAST,
+        change=Change.BETWEEN,
+    ),
+    Gate(
+        "replay_churn",
+        "share of the top 10 that the same models now make otherwise of a sample of users as they stood a day before",
+        0.3,
+        "tonight's input tells of yesterday otherwise than yesterday's did: compare both",
+        against=_LAST,
+        change=Change.BETWEEN,
+        of_model=True,
+    ),
     Gate(
         "spread_lost",
         "share of items fewer that are recommended at all",

@@ -1,6 +1,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,7 @@ def tables(shop, inputs, spec, day, scratch, **options):
             "seen": [pa.Table.from_batches(night.seen(s), schemas.seen(user_type)) for s in range(cut.shards)],
             "sample": night.sample(),
             "popular": night.popular(),
+            "replay": night.replay(),
             "counts": night.counts,
         }
 
@@ -382,3 +384,40 @@ def test_what_is_too_small_says_so_and_leaves_nothing(tmp_path, shop, spec, day)
     tables(made, inputs, spec, day, tmp_path / "scratch")
 
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+LATE_EVENTS = st.lists(
+    st.tuples(st.none() | st.integers(-3, 4), st.sampled_from([10, 20, 30, 40, 50, 60]), st.integers(-20, 250_000)),
+    min_size=12,
+    max_size=40,
+)
+
+
+@LAW
+@given(events=LATE_EVENTS)
+def test_the_replay_is_the_night_before_asked_again(events, shop, spec, day, tmp_path_factory):
+    """Who did something on the data date stands in the replay as in the night before, and what they did is apart."""
+    made = shop(events, ITEMS, [(1, "nl"), (9, "be"), (3, "xx"), (4, None)], gone_users=[2], gone_items=[20, 77])
+    folder = tmp_path_factory.mktemp("night")
+    inputs = made.inputs(folder)
+    replay = tables(made, inputs, spec, day, folder / "scratch")["replay"]
+    before = tables(made, inputs, spec, day - timedelta(days=1), folder / "scratch", shards=2)
+
+    did = defaultdict(set)
+    rows = {item: row for row, item in enumerate([10, 30, 40])}
+    for user, item, ago in events:
+        if user not in (None, 2) and item != 20 and 0 < ago <= 86_400:
+            did[user].add(rows.get(item))
+    assert replay.happened.to_pylist() == [
+        {"user_id": user, "items": sorted(did[user] - {None})} for user in sorted(did)
+    ]
+    assert replay.popular == before["popular"]
+    for name in ("histories", "seen"):
+        was = {row["user_id"]: row for table in before[name] for row in table.to_pylist()}
+        found = getattr(replay, name).to_pylist()
+        assert [row["user_id"] for row in found] == sorted(did)
+        for row in found:
+            if row["user_id"] in was:
+                assert row == was[row["user_id"]]
+            else:  # somebody who came on the data date
+                assert not row[{"histories": "history_item_id", "seen": "items"}[name]]

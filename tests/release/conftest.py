@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from artifacts import schemas
 from artifacts.digest import document_digest
 from artifacts.errors import RefusedError
 from artifacts.layout import RootLayout
-from artifacts.run import Run, run_key_of
+from artifacts.run import Run, replay_of, run_key_of
 from artifacts.store import write_json
 from artifacts.tables import finish_file, writing_table
 from release.check import check
@@ -57,6 +57,8 @@ class Night:
         exclude_seen: The night's policy; ``exclude_days`` is 2.
         country: Vocabulary row of each user's country; without one the histories have no profile feature.
         now: End of the data date, in seconds since 1970.
+        replayed: Each user of the replay with the catalogue rows of what they did on the data date.
+        replayed_shift: Moves the replay's lists along the catalogue.
     """
 
     date: str = "2026-03-01"
@@ -78,6 +80,8 @@ class Night:
     exclude_seen: str = "all"
     country: Callable[[Any], int] | None = None
     now: int = 0
+    replayed: dict[Any, list[int]] = field(default_factory=dict)
+    replayed_shift: int = 0
 
 
 def make_run(root: Path, night: Night) -> Run:
@@ -114,6 +118,7 @@ def make_run(root: Path, night: Night) -> Run:
         places = (user if night.user_type == "int64" else place for place, user in enumerate(night.users))
         users = [u for place, u in zip(places, night.users, strict=True) if place % night.shards == shard]
         _shard(run, night, shard, users)
+    _replay(run, night)
     run.write()
     return run
 
@@ -188,6 +193,15 @@ def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:
     )
 
 
+def _replay(run: Run, night: Night) -> None:
+    layout, kind, users = replay_of(run).layout, run.user_type, sorted(night.replayed)
+    schema = schemas.happened(kind)
+    columns = [pa.array(users, kind), pa.array([night.replayed[user] for user in users], schema.field(1).type)]
+    _write(run, layout.happened, schema, pa.table(columns, schema=schema))
+    lists = _scores(replace(night, shift=night.replayed_shift), users, kind)
+    _write(run, layout.scores(0, 1), schemas.scores(kind, pa.int64()), lists)
+
+
 def _scores(night: Night, users: list[Any], kind: pa.DataType) -> pa.Table:
     """Give each user ten items in a row of the catalogue, whose place depends on the user and on ``shift``."""
     allowed = [item for item in night.items if night.eligible(item)]
@@ -200,8 +214,8 @@ def _scores(night: Night, users: list[Any], kind: pa.DataType) -> pa.Table:
             item = allowed[(start + rank) % len(allowed)]
             rows.append((user, item, rank + 1, 0 if ranked else 1, score, score, 0 if ranked else None))
     schema = schemas.scores(kind, pa.int64())
-    columns = [pa.array(column, f.type) for column, f in zip(zip(*rows, strict=True), schema, strict=True)]
-    return pa.table(columns if rows else [pa.array([], f.type) for f in schema], schema=schema)
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table([pa.array(column, f.type) for column, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 @pytest.fixture
