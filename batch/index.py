@@ -22,7 +22,7 @@ from artifacts.bundle import Bundle
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
-from artifacts.store import exclusive, staged_file, write_json
+from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files, write_json
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
@@ -288,7 +288,8 @@ def _choose_nprobe(index: Index, sample: Sample, target: float) -> tuple[int, di
 def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inputs: str) -> None:
     layout, metadata = run.layout.index, run.metadata()
     for path in (layout.ivf, layout.items, layout.parameters):
-        sidecar_of(path).unlink(missing_ok=True)
+        sweep_staged_files(path)
+        remove_file(sidecar_of(path))
     with staged_file(layout.ivf) as file:
         faiss.write_index(index.ivf, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     _require_same_answers(layout.ivf, index)

@@ -10,7 +10,7 @@ from artifacts.bundle import Bundle
 from artifacts.digest import document_digest
 from artifacts.errors import StaleRunError
 from artifacts.run import Run, StepResult
-from artifacts.store import STAGING_PREFIX, exclusive
+from artifacts.store import exclusive, sweep_staged_files
 from artifacts.tables import is_done, read_sidecar
 from batch.memory import give_back_what_is_freed
 from batch.overlap import writing_behind
@@ -112,8 +112,7 @@ def do_shards(
                 if is_done(task.path, task.inputs):
                     skipped += 1
                     continue
-                for left_behind in task.path.parent.glob(f"{STAGING_PREFIX}*-{task.path.name}*"):
-                    left_behind.unlink()  # whoever wrote it is dead: we hold the shard's lock
+                sweep_staged_files(task.path)
                 counts.update(work(task, stack))
                 finish(stack.pop_all())
     return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())))

@@ -1,5 +1,6 @@
 """The step ``check``: measure a finished run, judge it by the gates, and keep the verdict beside it."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from pathlib import Path
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError
 from artifacts.release import record_problems, verify_record_file, write_record
-from artifacts.run import Run
+from artifacts.run import Run, recording
 from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
 from release.changes import Earlier, Levels, compared, figures_of, model_change, segment_levels
 from release.content import content_of_release, content_of_run, judged_digest
@@ -20,6 +21,8 @@ from release.pointer import LATEST
 from release.query import Limits
 from release.segments import ALL_USERS, Segments, SegmentsMeasure, named
 from release.verdicts import Figure, GateReport, judge
+
+_SPILL = f"{STAGING_PREFIX}check-"  # begins the name of the folder in which DuckDB spills
 
 
 def check(
@@ -35,7 +38,7 @@ def check(
 ) -> GateReport:
     """Judge *run* against its bounds and the releases of earlier dates; the verdict is written either way.
 
-    Asked the same of the same files again, the verdict that was given stands.
+    Asked the same of the same files again, the verdict that was given stands. A run is checked by one at a time.
 
     Args:
         run: All its steps must be finished.
@@ -58,7 +61,10 @@ def check(
     )
     if report is None:
         past = past_nights(root, run.date, channel)
-        with tempfile.TemporaryDirectory(dir=run.folder, prefix=STAGING_PREFIX) as spill:
+        run.folder.mkdir(parents=True, exist_ok=True)  # on a machine that has none of it yet
+        for left_behind in run.folder.glob(f"{_SPILL}*"):
+            shutil.rmtree(left_behind)  # by a check that was killed: there is one at a time
+        with tempfile.TemporaryDirectory(dir=run.folder, prefix=_SPILL) as spill:
             limits = Limits(memory, threads, Path(spill))
             report = _judge(run, past, gates, segments, trained_through, limits)
         _keep(run, report)
@@ -158,10 +164,10 @@ def _recorded(
 
 
 def _keep(run: Run, report: GateReport) -> None:
-    record = run.layout.record
-    try:
-        if is_there(record.contents) and any(record_problems(record)):
-            remove_file(record.contents)
-    except CorruptError:
-        remove_file(record.contents)  # the verdict is made anew, and so is the list of what was recorded
-    write_record(record, {record.gates: report.document()})
+    with recording(run) as record:
+        try:
+            if is_there(record.contents) and any(record_problems(record)):
+                remove_file(record.contents)
+        except CorruptError:
+            remove_file(record.contents)  # the verdict is made anew, and so is the list of what was recorded
+        write_record(record, {record.gates: report.document()})
