@@ -48,6 +48,7 @@ def read_canary(path: Path) -> "dict[str, np.ndarray]":
     """
     with opening_arrow(path) as reader:
         table, said = reader.read_all(), reader.schema.metadata
+        table.validate(full=True)
     try:
         if not len(table):
             raise ValueError("no rows")

@@ -95,7 +95,11 @@ def load_vocabulary(name: str, path: Path) -> Vocabulary:
         schema = reader.schema.remove_metadata()
         if not any(schema == schemas.vocabulary(kind) for kind in schemas.ID_TYPES):
             raise CorruptError(f"{path}: expected the one column `value` of a vocabulary, found {schema.to_string()}")
-        values = reader.read_all().column("value").combine_chunks()
+        column = reader.read_all().column("value")
+        column.validate(full=True)  # offsets that lead out of the buffer, text that is no UTF-8
+        values = column.combine_chunks()
+    if values.null_count:
+        raise CorruptError(f"{path}: expected no nulls, found {values.null_count}")
     if len(values) > 1 and not pc.all(pc.less(values[:-1], values[1:])).as_py():
         raise CorruptError(f"{path}: expected ascending values, each once; was it written by other code?")
     return Vocabulary(name, values)
