@@ -64,6 +64,18 @@ def mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     return found
 
 
+def listing(document: Mapping[str, Any], key: str) -> list[Any]:
+    """Give the list at *key*.
+
+    Raises:
+        ValueError: If it is missing, or something else.
+    """
+    found = document.get(key)
+    if not isinstance(found, list):
+        raise _wrong(key, "a list", found)
+    return found
+
+
 def only(document: Mapping[str, Any], *known: str) -> None:
     """Refuse a document that has other keys than the *known* ones.
 

@@ -168,11 +168,6 @@ class RecordLayout:
         return self.folder / "run.json"
 
     @property
-    def overrides(self) -> Path:
-        """Which rules of publishing were overridden, and the reasons given."""
-        return self.folder / "overrides.json"
-
-    @property
     def revision(self) -> Path:
         """Which releases a revised one comes from, by whom and why; absent in others."""
         return self.folder / "revision.json"

@@ -9,7 +9,7 @@ from typing import Any, Self
 from artifacts.bundle import FileRecord
 from artifacts.digest import canonical_json, document_digest, file_digest
 from artifacts.errors import CorruptError
-from artifacts.fields import DAY, SHA256, VERSION, inner, only, table, text, whole
+from artifacts.fields import DAY, PROSE, SHA256, VERSION, inner, listing, mapping, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
 from artifacts.store import fetched, files_under, is_there, read_bytes, read_sealed, size_of, write_json, write_sealed
 from artifacts.tables import Sidecar
@@ -57,6 +57,7 @@ class Manifest:
         bundles: Role to ``{"model_id": ..., "bundle_id": ...}``.
         parent: Version that readers had of an earlier date when this release was made; None at first.
         files: Path within the release to what its bytes must be.
+        overrides: Each rule of publishing that was overridden: ``rule``, what was ``found``, and the ``reason`` given.
     """
 
     date: str
@@ -64,12 +65,13 @@ class Manifest:
     bundles: dict[str, dict[str, str]]
     parent: str | None
     files: dict[str, ContentFile]
+    overrides: tuple[dict[str, str], ...] = ()
 
     @property
     def content_digest(self) -> str:
-        """Digest of all but the parent: the same night gives the same digest whatever was published before it."""
+        """Digest of all but parent and overrides: the same night gives the same, whatever came before and was said."""
         document = asdict(self)
-        del document["parent"]
+        del document["parent"], document["overrides"]
         return document_digest({"format": FORMAT, **document})
 
     @property
@@ -110,14 +112,22 @@ class Manifest:
         Raises:
             ValueError: If a field is missing, strange or of another type, or a file would lie outside of the release.
         """
-        only(document, "date", "run_key", "bundles", "parent", "files")
+        only(document, "date", "run_key", "bundles", "parent", "files", "overrides")
         return cls(
             date=text(document, "date", DAY),
             run_key=text(document, "run_key"),
             bundles={role: _ids(said) for role, said in table(document, "bundles").items()},
             parent=None if document.get("parent", "") is None else text(document, "parent", VERSION),
             files={_content(name): ContentFile.from_document(file) for name, file in table(document, "files").items()},
+            overrides=tuple(_override(said) for said in listing(document, "overrides")),
         )
+
+
+def _override(said: Any) -> dict[str, str]:
+    document = {"override": said}
+    said = mapping(document, "override")
+    only(said, "rule", "found", "reason")
+    return {name: text(said, name, PROSE) for name in ("rule", "found", "reason")}
 
 
 def verify_release(folder: Path, *, quick: bool = False) -> Manifest:

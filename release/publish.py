@@ -1,7 +1,7 @@
 """The step ``publish``: a judged run becomes a release, whole or not at all, and LATEST moves to it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +99,15 @@ def publish(
     manifest = _manifest(run, earlier)
     layout = RootLayout(root).release(manifest.version)
     moves, note = _may_move(root, pointer, manifest, channel, supersede)
-    overrides = []
-    if objection:
+    overrides: list[dict[str, str]] = []
+    if objection and override is not None:
         overrides.append({"rule": "the gates bless the run", "found": objection, "reason": override})
-    if moves and pointer is not None and pointer.date == manifest.date:
+    if moves and supersede is not None and pointer is not None and pointer.date == manifest.date:
         overrides.append({"rule": "one content of a date", "found": pointer.version, "reason": supersede})
 
     stored = not layout.folder.exists()
     if stored:
-        _store(run, manifest, layout, overrides)
+        _store(run, replace(manifest, overrides=tuple(overrides)), layout)
     elif moves:
         verify_release(layout.folder)
     release = Release(layout, Manifest.read(layout.manifest))
@@ -186,25 +186,23 @@ def _may_move(
     return True, f"{channel} names it, in place of {pointer.version}"
 
 
-def _store(run: Run, manifest: Manifest, layout: ReleaseLayout, overrides: list[dict[str, Any]]) -> None:
+def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> None:
     sweep_staged_folders(layout.folder.parent)
     with staged_folder(layout.folder) as folder:
         staged = ReleaseLayout(folder)
         for name, path in content_files(run).items():
             copy_verified(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
-        _store_record(run, staged.record, overrides)
+        _store_record(run, staged.record)
         manifest.write(staged.manifest)
 
 
-def _store_record(run: Run, staged: RecordLayout, overrides: list[dict[str, Any]]) -> None:
-    """Take over what was recorded of the run and what it was made with, and the reasons that were given now."""
+def _store_record(run: Run, staged: RecordLayout) -> None:
+    """Take over what was recorded of the run and what it was made with."""
     of_run = run.layout.record
     listed = read_record(of_run) if of_run.contents.exists() else {}
     for name, file in listed.items():
         copy_verified(of_run.folder / name, staged.folder / name, file.size, file.sha256)
     documents: dict[Path, Any] = {staged.run: run.document()}
-    if overrides:
-        documents[staged.overrides] = {"format": 1, "overrides": overrides}
     write_record(staged, documents, listed=listed)
 
 

@@ -111,7 +111,6 @@ def show(root: Path, version: str | None = None, *, channel: str = LATEST) -> di
         name: read_json(verify_record_file(record, path)) if path in kept else None
         for name, path in (
             ("gates", record.gates),
-            ("overrides", record.overrides),
             ("revision", record.revision),
             ("timings", record.timings),
         )
@@ -124,6 +123,7 @@ def show(root: Path, version: str | None = None, *, channel: str = LATEST) -> di
         "run_key": manifest.run_key,
         "bundles": manifest.bundles,
         "parent": manifest.parent,
+        "overrides": list(manifest.overrides),
         "pointers": pointers,
         "rows": manifest.rows(layout.scores.name),
         "users": manifest.rows(layout.interests.name),

@@ -122,7 +122,7 @@ def revise(
     with _work(root) as work:
         files = _write(release.layout, ReleaseLayout(work), paths, gone)
         old = release.manifest
-        manifest = Manifest(old.date, old.run_key, old.bundles, old.parent, files)
+        manifest = Manifest(old.date, old.run_key, old.bundles, old.parent, files, old.overrides)
         taken_out = _counted(release, manifest, paths, given, gone)
         stored = _store(root, release, manifest, work, {"who": who, "why": why, **asdict(taken_out)})
     moved = _move(root, release, manifest, f"revised from {release.version} by {who}: {why}")

@@ -25,6 +25,18 @@ FILES = {"scores/a.arrow": ContentFile(3, "0" * 64, 7), "items/a.arrow": Content
 MANIFEST = Manifest("2026-01-02", "k", {"item": {"model_id": "m", "bundle_id": "b"}}, None, FILES)
 
 
+def test_overrides_are_kept_and_are_no_content(tmp_path: Path) -> None:
+    """What was overridden reads back, and the version is that of the same content without it."""
+    said = replace(MANIFEST, overrides=({"rule": "the gates", "found": "recall 0.5", "reason": "a sale starts"},))
+    said.write(tmp_path / "manifest.json")
+    assert Manifest.read(tmp_path / "manifest.json") == said
+    assert said.version == MANIFEST.version
+    for strange in ("a reason", [1], [{"rule": "r", "found": "f"}], [{"rule": "r", "found": "f", "reason": 1}]):
+        reseal(tmp_path / "manifest.json", overrides=strange)
+        with pytest.raises(CorruptError, match=r"override|reason"):
+            Manifest.read(tmp_path / "manifest.json")
+
+
 def reseal(path: Path, **changes: Any) -> None:
     """Change a sealed document as its writer would: with the digest that belongs to the change."""
     document = {**json.loads(path.read_text()), **changes}

@@ -436,7 +436,7 @@ def test_a_refused_night_is_code_3_and_an_override_publishes_it(
 
     assert execute(run(surface, "--override", "the model is retrained tomorrow")) == 0
     (release,) = (path for path in (store / "releases").iterdir() if path.is_dir())
-    assert "retrained tomorrow" in (release / "record" / "overrides.json").read_text()
+    assert "retrained tomorrow" in (release / "manifest.json").read_text()
 
 
 def test_a_failure_is_one_object_too(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:

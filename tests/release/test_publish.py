@@ -131,7 +131,7 @@ def test_unchecked_run_is_refused(night: Make) -> None:
 
 
 def test_failed_run_needs_a_reason_that_is_recorded(night: Make) -> None:
-    """A refused night is published only with a reason, and the record holds the reason and what was overridden."""
+    """A refused night is published only with a reason, and the manifest holds the reason and what was overridden."""
     run = night(parameters={"recall": 0.5})
     with pytest.raises(RefusedError):
         check(run, root_of(run), threads=1)
@@ -140,7 +140,7 @@ def test_failed_run_needs_a_reason_that_is_recorded(night: Make) -> None:
     with pytest.raises(UsageError, match="--override: expected words"):
         publish(run, root_of(run), override=" ")
     published = publish(run, root_of(run), override="sale starts today")
-    overrides = json.loads((published.folder / "record" / "overrides.json").read_text())["overrides"]
+    overrides = Manifest.read(published.folder / "manifest.json").overrides
     assert [(entry["reason"], "recall" in entry["found"]) for entry in overrides] == [("sale starts today", True)]
     assert verify_release(published.folder)
     pointer = read_pointer(root_of(run))
@@ -153,7 +153,7 @@ def test_reason_that_was_not_needed_is_not_recorded(night: Make) -> None:
     run = night()
     check(run, root_of(run), threads=1)
     published = publish(run, root_of(run), override="just in case", supersede="just in case")
-    assert not (published.folder / "record" / "overrides.json").exists()
+    assert Manifest.read(published.folder / "manifest.json").overrides == ()
 
 
 def test_zero_rows_are_never_published(night: Make) -> None:
@@ -246,7 +246,7 @@ def test_same_date_with_other_content_needs_a_reason(night: Make, released: Call
     second = publish(run, root_of(run), supersede="the catalogue was late")
     assert second.moved
     assert follow(root_of(run)).version == second.version
-    entry = json.loads((second.folder / "record" / "overrides.json").read_text())["overrides"][0]
+    (entry,) = Manifest.read(second.folder / "manifest.json").overrides
     assert (entry["found"], entry["reason"]) == (first.version, "the catalogue was late")
     assert Manifest.read(second.folder / "manifest.json").parent == before.version
     later = released(date="2026-03-02", shift=1)

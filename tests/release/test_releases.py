@@ -50,7 +50,7 @@ def test_show_tells_manifest_index_and_verdict(released: Callable[..., Published
     told = show(tmp_path)
     assert told["version"] == published.version
     assert told["gates"]["passed"] is True
-    assert told["overrides"] is None
+    assert told["overrides"] == []
     assert told["index"]["recall"] == 0.99
     assert told["pointers"]["LATEST"]["sequence"] == 1
     assert (told["users"], told["items"], told["rows"]) == (60, 40, 600)
