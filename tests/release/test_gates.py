@@ -2,7 +2,9 @@
 
 import json
 import math
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +152,30 @@ def test_stability_index_by_hand() -> None:
     """Half moved from one bin to the other: (0.5 - 0.25) ln 2 + (0.5 - 0.75) ln(2/3)."""
     expected = 0.25 * math.log(2) - 0.25 * math.log(2 / 3)
     assert stability_index(np.array([50, 50]), np.array([25, 75])) == pytest.approx(expected)
+
+
+def test_the_page_has_every_gate_with_its_default_and_a_reason() -> None:
+    """docs/gates.md and the table of gates agree, row by row."""
+    text = (Path(__file__).parents[2] / "docs" / "gates.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:3] == "| `"]
+
+    def judged(gate: Gate) -> str:
+        said = [("each segment", gate.by_segment), ("not at a model change", gate.of_model)]
+        return ", ".join(words for words, holds in said if holds)
+
+    def bound(gate: Gate) -> str:
+        return f"{gate.side} {gate.bound:g}{', fixed' if gate.fixed else ''}"
+
+    assert [row[:6] for row in rows] == [
+        [f"`{gate.name}`", gate.meaning, bound(gate), gate.against, gate.action, judged(gate)] for gate in GATES
+    ]
+    assert all(row[6] for row in rows)
+
+
+def test_the_pages_example_is_a_config() -> None:
+    """What docs/gates.md shows can be written into a config as it stands."""
+    text = (Path(__file__).parents[2] / "docs" / "gates.md").read_text("utf-8")
+    shown = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
+    gates = {gate.name: gate for gate in configured_gates(shown["gates"])}
+    assert gates["users_lost"].against is Against.MEDIAN
+    assert set(shown["segments"]) == {"columns", "min_users"}
