@@ -4,13 +4,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from artifacts.errors import CorruptError, UsageError
+from artifacts.errors import ConflictError, CorruptError, UsageError
 from artifacts.layout import RootLayout
 from artifacts.store import write_json
 from release import prune as pruning
@@ -148,7 +149,7 @@ def test_what_cannot_be_read_stays(five: list[str], tmp_path: Path, damage: str)
         assert "cannot be read" in told[first].why
         assert told[first].refused == ("max_age" in said)
     prune(tmp_path, rules_of(tmp_path, keep=1, now=NOW))
-    assert len(versions(tmp_path)) == 2
+    assert len(versions(tmp_path, whole=False)) == 2
 
 
 def test_an_unreadable_pointer_stops_all(five: list[str], tmp_path: Path) -> None:
@@ -260,3 +261,27 @@ def test_nothing_is_there_to_prune(tmp_path: Path) -> None:
     """An empty root is pruned without a word."""
     assert prune(tmp_path, rules_of(tmp_path, keep=1, older_than="30", runs=True, now=time.time())) == []
     assert read_pointer(tmp_path) is None
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_prune_and_rollback_at_once(five: list[str], tmp_path: Path, attempt: int) -> None:
+    """Whoever comes first, LATEST names a whole release: it was pruned and the rollback says so, or it stays."""
+
+    def go_back() -> bool:
+        time.sleep(attempt / 4000)
+        try:
+            rollback(tmp_path, five[0], who="me", why="a drill")
+        except (ConflictError, CorruptError, UsageError):
+            return False
+        return True
+
+    def remove() -> bool:
+        fates = prune(tmp_path, rules_of(tmp_path, versions_named=[five[0]], grace_hours=0, now=NOW))
+        return any(fate.goes for fate in fates)
+
+    with ThreadPoolExecutor(2) as pool:
+        back, gone = pool.submit(go_back), pool.submit(remove)
+        assert not (back.result() and gone.result())
+    assert follow(tmp_path).version == (five[0] if back.result() else five[4])
+    assert (five[0] in versions(tmp_path)) == (not gone.result())
+    verify(tmp_path)
