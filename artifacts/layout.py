@@ -93,8 +93,13 @@ class RunLayout:
         return IndexLayout(self.folder / "index")
 
     @property
+    def timings(self) -> Path:
+        """How long its steps took, wherever they were done; a release takes it into its record."""
+        return self.folder / "timings.json"
+
+    @property
     def record(self) -> "RecordLayout":
-        """Gate results and timings; a refused night has them too."""
+        """Gate results; a refused night has them too."""
         return RecordLayout(self.folder / "record")
 
 

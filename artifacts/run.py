@@ -176,7 +176,7 @@ def recording(run: Run) -> Iterator[RecordLayout]:
     """Hold the lock of the run's record while it is read as a whole or changed; what killed writers left is gone."""
     record = run.layout.record
     with exclusive(run.folder / ".record.lock"):
-        for path in (record.gates, record.timings, record.contents):
+        for path in (record.gates, record.contents):
             sweep_staged_files(path)
         yield record
 
@@ -199,6 +199,8 @@ def find_run(root: Path, date: str, run_key: str | None = None) -> Run:
                 f"no run of {date} is prepared under {root}; run `nightrec prepare --date {date}` first"
             )
         run_key = read_key(current)
+        if not is_there(layout.run(date, run_key).run):
+            raise StaleRunError(f"{current}: names run {run_key}, which is not prepared; run `nightrec prepare` first")
     run = Run.read(layout.run(date, run_key).folder)
     if (run.date, run.run_key) != (date, run_key):
         raise CorruptError(f"{run.layout.run}: is run {run.run_key} of {run.date}; run `nightrec prepare` again")

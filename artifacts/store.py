@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -309,8 +309,28 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
 
 def write_sealed(path: Path, document: dict[str, Any], *, version: int) -> None:
     """Write *document* with its format *version* and its own digest, so that no byte of it can change unnoticed."""
+    write_json(path, _sealed(document, version))
+
+
+def amend_sealed(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], *, version: int) -> None:
+    """Put *change* of what a sealed document says, of nothing if there is none, in its place.
+
+    Whoever does the same at the same time, on this machine or another, is heard too: then *change* is asked again.
+
+    Raises:
+        CorruptError: If the document was changed otherwise.
+    """
+    while True:
+        before = find_json(path)
+        known = read_sealed(path, version=version, remedy="remove it") if before else {}
+        with suppress(ConflictError):
+            swap_json(path, expected=before, document=_sealed(change(known), version))
+            return
+
+
+def _sealed(document: dict[str, Any], version: int) -> dict[str, Any]:
     sealed = {"format": version, **document}
-    write_json(path, {**sealed, "digest": document_digest(sealed)})
+    return {**sealed, "digest": document_digest(sealed)}
 
 
 def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]:

@@ -384,12 +384,15 @@ def _settle(folder: Path, run: Run) -> Run:
                 return found
     for inner in (*sorted(folder.rglob("*")), folder):
         flush(inner)
+    parts = [path.name for path in sorted(folder.iterdir())]
     if run.folder.exists():
-        shutil.rmtree(run.layout.prepare, ignore_errors=True)  # damaged; what was computed from it is still true
-        RunLayout(folder).prepare.rename(run.layout.prepare)
+        for part in parts:
+            shutil.rmtree(run.folder / part, ignore_errors=True)  # damaged; what was computed from it is still true
+            (folder / part).rename(run.folder / part)
     else:
         folder.rename(run.folder)
     flush(run.folder.parent)
-    send_folder(run.layout.prepare)
+    for part in parts:
+        send_folder(run.folder / part)
     run.write()
     return run

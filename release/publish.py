@@ -5,19 +5,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from artifacts.digest import file_digest
 from artifacts.errors import CorruptError, RefusedError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import (
     ContentFile,
     Manifest,
+    manifest_digest,
     read_record,
     verify_record_file,
     verify_release,
     write_record,
 )
-from artifacts.run import Run
-from artifacts.store import read_json, staged_folder, sweep_staged_folders
+from artifacts.run import Run, recording
+from artifacts.store import (
+    fetched,
+    is_there,
+    read_json,
+    read_sealed,
+    require_swaps,
+    staged_folder,
+    sweep_staged_folders,
+)
 from artifacts.tables import read_sidecar
 from release.content import content_files, judged_digest
 from release.pointer import (
@@ -91,6 +99,7 @@ def publish(
         ConflictError: If someone else stored this version or moved the pointer meanwhile.
     """
     require_words("publish", override=override, supersede=supersede)
+    require_swaps(root)
     earlier = earlier_release(root, run.date, channel)
     objection = _objection(run, earlier.version if earlier else None, channel)
     if objection and override is None:
@@ -105,7 +114,7 @@ def publish(
     if moves and supersede is not None and pointer is not None and pointer.date == manifest.date:
         overrides.append({"rule": "one content of a date", "found": pointer.version, "reason": supersede})
 
-    stored = not layout.folder.exists()
+    stored = not is_there(layout.manifest)
     if stored:
         _store(run, replace(manifest, overrides=tuple(overrides)), layout)
     elif moves:
@@ -118,7 +127,7 @@ def publish(
     return Published(
         version=release.version,
         folder=layout.folder,
-        manifest_sha256=file_digest(layout.manifest),
+        manifest_sha256=manifest_digest(layout),
         stored=stored,
         moved=moves,
         held=pointer is not None and pointer.hold is not None,
@@ -130,7 +139,7 @@ def publish(
 def _objection(run: Run, earlier: str | None, channel: str) -> str:
     """Say why the run is not blessed for readers of *channel*, who have had *earlier*; ``""`` if it is."""
     record = run.layout.record
-    if not record.gates.exists():
+    if not is_there(record.gates):
         return f"{run.folder}: not checked yet; run `nightrec check --date {run.date}` first"
     try:
         report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
@@ -198,11 +207,13 @@ def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> None:
 
 def _store_record(run: Run, staged: RecordLayout) -> None:
     """Take over what was recorded of the run and what it was made with."""
-    of_run = run.layout.record
-    listed = read_record(of_run) if of_run.contents.exists() else {}
-    for name, file in listed.items():
-        copy_verified(of_run.folder / name, staged.folder / name, file.size, file.sha256)
+    with recording(run) as of_run:
+        listed = read_record(of_run) if is_there(of_run.contents) else {}
+        for name, file in listed.items():
+            copy_verified(of_run.folder / name, staged.folder / name, file.size, file.sha256)
     documents: dict[Path, Any] = {staged.run: run.document()}
+    if is_there(run.layout.timings):
+        documents[staged.timings] = read_sealed(run.layout.timings, version=1, remedy="remove it")
     write_record(staged, documents, listed=listed)
 
 
@@ -212,8 +223,7 @@ def copy_verified(source: Path, target: Path, size: int, sha256: str) -> None:
     Raises:
         CorruptError: If it is missing, or its bytes are others.
     """
-    if not source.is_file():
-        raise CorruptError(f"{source}: expected {size} bytes, but the file is missing")
+    fetched(source, sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, copied = hashlib.sha256(), 0
     with source.open("rb") as reading, target.open("wb") as writing:

@@ -232,3 +232,16 @@ def _forward(port: int, request: Request) -> tuple[int, dict[str, str], bytes]:
 def environment_of(server: "Server | Proxy", cache: Path) -> dict[str, str]:
     """Say all that a process needs."""
     return {**server.environment, "NIGHTREC_CACHE": str(cache), "PATH": os.environ["PATH"]}
+
+
+def put_behind_our_back(server: Server, url: str, key: str, content: bytes, **headers: str) -> None:
+    """Write an object as others do, or as a broken disk of the store would."""
+    path = url.removeprefix("s3:/")
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}/{key}", content, method="PUT")
+    for name, value in {
+        "Content-Type": "application/octet-stream",
+        "Authorization": "AWS someone:else",
+        **headers,
+    }.items():
+        request.add_header(name, value)
+    urllib.request.urlopen(request).close()

@@ -13,7 +13,7 @@ import pytest
 
 from artifacts.errors import ConflictError, CorruptError, StoreError
 from artifacts.remote import REMAINS_SECONDS, Remote
-from tests.stores.servers import BUCKET, SECRET, Proxy, Request, Server, azure_environment
+from tests.stores.servers import BUCKET, SECRET, Proxy, Request, Server, azure_environment, put_behind_our_back
 
 MANY = 17 << 20  # three parts
 
@@ -117,23 +117,14 @@ def test_a_version_is_not_rewritten(remote: Remote, tmp_path: Path, monkeypatch:
             assert remote.upload_once(key, path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def put_behind_our_back(server: Server, remote: Remote, key: str, content: bytes, **headers: str) -> None:
-    """Write an object as others do, or as a broken disk of the store would."""
-    path = remote.url.removeprefix("s3:/")
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}/{key}", content, method="PUT")
-    for name, value in {"Content-Type": "application/octet-stream", **headers}.items():
-        request.add_header(name, value)
-    urllib.request.urlopen(request).close()
-
-
 def test_other_bytes_than_were_sent_are_not_taken(s3: Server, proxy: Proxy, behind: Remote, tmp_path: Path) -> None:
     """An object that is changed in the store is named, and what others put there has no digest of ours."""
     del proxy
     said = {"x-amz-meta-sha256": hashlib.sha256(b"good").hexdigest()}
-    put_behind_our_back(s3, behind, "a", b"evil", **said)
+    put_behind_our_back(s3, behind.url, "a", b"evil", **said)
     with pytest.raises(CorruptError, match=rf"{behind.url}/a: expected 4 bytes with sha256 .* changed in the store"):
         behind.download("a", tmp_path / "a")
-    put_behind_our_back(s3, behind, "b", b"theirs")
+    put_behind_our_back(s3, behind.url, "b", b"theirs")
     stat = behind.stat("b")
     assert stat is not None
     assert stat.sha256 == ""
