@@ -1,6 +1,7 @@
 """``nightrec releases``: what is published, whether it is whole, and what can be done with it."""
 
 import getpass
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,15 @@ AnyVersion = Annotated[
 Version = Annotated[str, typer.Argument(help="A release.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 Who = Annotated[str | None, typer.Option("--who", help="Who asks; by default the user who is logged in.")]
+
+
+def _asker(who: str | None) -> str:
+    if who is not None:
+        return who
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"user {os.getuid()}"
 
 
 @app.command("list")
@@ -104,7 +114,7 @@ def rollback(
     """Let readers have an earlier release again, and hold it there until ``resume``."""
     from release.releases import rollback as roll_back
 
-    pointer = roll_back(configured(config).root, version, who=who or getpass.getuser(), why=reason, channel=channel)
+    pointer = roll_back(configured(config).root, version, who=_asker(who), why=reason, channel=channel)
     say(f"{channel} names {pointer.version} and is held there until `nightrec releases resume`.")
     if json:
         answer(pointer.document())
@@ -122,7 +132,7 @@ def resume(
     """Lift the hold of a rollback: the next night that is published moves the pointer again."""
     from release.releases import resume as lift
 
-    pointer = lift(configured(config).root, who=who or getpass.getuser(), why=reason, channel=channel)
+    pointer = lift(configured(config).root, who=_asker(who), why=reason, channel=channel)
     say(f"{channel} names {pointer.version} and moves again with the next night that is published.")
     if json:
         answer(pointer.document())
@@ -184,7 +194,7 @@ def promote(
     """Let a channel name a stored release that another has, such as the shadow; forward in date only."""
     from release.releases import promote as move
 
-    pointer = move(configured(config).root, version, who=who or getpass.getuser(), why=reason, channel=channel)
+    pointer = move(configured(config).root, version, who=_asker(who), why=reason, channel=channel)
     say(f"{channel} names {pointer.version}.")
     if json:
         answer(pointer.document())
@@ -195,7 +205,7 @@ def pin(version: Version, *, config: ConfigPath, reason: Reason, who: Who = None
     """Keep a release from being pruned, until ``unpin``; only ``prune --max-age`` outranks it."""
     from release.releases import pin as keep
 
-    kept = keep(configured(config).root, version, who=who or getpass.getuser(), why=reason)
+    kept = keep(configured(config).root, version, who=_asker(who), why=reason)
     say(f"{kept.version} is kept.")
     if json:
         answer(kept.document())
@@ -224,6 +234,9 @@ def revise(
     drop_items: Annotated[
         Path | None, typer.Option("--drop-items", help="File of item ids, of the same kinds.")
     ] = None,
+    at_most: Annotated[
+        float, typer.Option("--at-most", min=0, max=1, help="Share of the users, or of the items, that may go.")
+    ] = 0.1,
     who: Who = None,
     channel: Channel = "LATEST",
     json: Json = False,
@@ -234,10 +247,11 @@ def revise(
     done = take_out(
         configured(config).root,
         version,
-        who=who or getpass.getuser(),
+        who=_asker(who),
         why=reason,
         drop_users=drop_users,
         drop_items=drop_items,
+        at_most=at_most,
         channel=channel,
     )
     out = done.taken_out

@@ -29,6 +29,7 @@ from release.publish import copy_verified
 from release.without import Gone, concerns, ids_in, lists_emptied, rows_gone, write_index_without, write_rows_without
 
 FORMAT = 1
+AT_MOST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def revise(
     why: str,
     drop_users: Path | None = None,
     drop_items: Path | None = None,
+    at_most: float = AT_MOST,
     channel: str = LATEST,
 ) -> Revised:
     """Derive a release without some users and items from a stored one, and let all channels that name that name it.
@@ -95,12 +97,13 @@ def revise(
         why: The reason; recorded, also as that for which the pointers move to other content of the date.
         drop_users: File of user ids, read by :func:`release.ids.read_ids`.
         drop_items: File of item ids.
+        at_most: Share of the users, and of the items, that may go: more is rather a wrong file of ids.
         channel: Which pointer to follow where no version is given.
 
     Raises:
         UsageError: If no ids, name or reason are given, or there is no such release.
         InputError: If a file of ids holds something else.
-        RefusedError: If no row, or no item of the index, would be left.
+        RefusedError: If more than *at_most* of the users or items would go, or no row or no item would be left.
         CorruptError: If the release is not whole.
         ConflictError: If someone else moved a pointer meanwhile.
     """
@@ -119,6 +122,7 @@ def revise(
     if len(gone.users) + len(gone.items) == 0:
         nothing = TakenOut(0, 0, 0, 0, len(given.users), len(given.items))
         return Revised(release.version, release.version, nothing, False, (), _others(root, release.version))
+    _require_few(release, gone, at_most)
     with _work(root) as work:
         files = _write(release.layout, ReleaseLayout(work), paths, gone)
         old = release.manifest
@@ -128,6 +132,17 @@ def revise(
     moved = _move(root, release, manifest, f"revised from {release.version} by {who}: {why}")
     others = _others(root, release.version, manifest.version)
     return Revised(manifest.version, release.version, taken_out, stored, moved, others)
+
+
+def _require_few(release: Release, gone: Gone, at_most: float) -> None:
+    layout, manifest = release.layout, release.manifest
+    for what, folder, ids in (("users", layout.interests, gone.users), ("items", layout.items, gone.items)):
+        total = manifest.rows(folder.name)
+        if len(ids) > at_most * total:
+            raise RefusedError(
+                f"{release.version}: {len(ids)} of {total} {what} would go, expected at most {at_most:g} of them; "
+                "is it the right file? If it is, give --at-most"
+            )
 
 
 def _inside(paths: dict[str, Path], folder: Path) -> list[Path]:

@@ -42,7 +42,8 @@ def ids_file(folder: Path, ids: list[Any], name: str = "ids.txt") -> Path:
 def revised(root: Path, users: list[Any] = USERS, items: list[Any] = ITEMS, version: str | None = None) -> Revised:
     drop_users = ids_file(root, users, "users.txt") if users else None
     drop_items = ids_file(root, items, "items.txt") if items else None
-    return revise(root, version, who="ada", why="erasure", drop_users=drop_users, drop_items=drop_items)
+    ids = {"drop_users": drop_users, "drop_items": drop_items}
+    return revise(root, version, who="ada", why="erasure", at_most=1, **ids)
 
 
 def test_rows_are_out_and_ranks_are_closed(released: Released, tmp_path: Path) -> None:
@@ -313,3 +314,20 @@ def test_a_file_that_is_none_is_a_usage_error(released: Released, tmp_path: Path
     (tmp_path / "ids.xlsx").touch()
     with pytest.raises(UsageError, match=match):
         revise(tmp_path, who="ada", why="erasure", drop_users=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "found"),
+    [(list(range(100, 107)), [], "7 of 60 users"), ([], [1000, 1001, 1002, 1003, 1004], "5 of 40 items")],
+)
+def test_more_than_a_tenth_is_refused(
+    released: Released, tmp_path: Path, users: list[int], items: list[int], found: str
+) -> None:
+    """A file of many ids is rather a wrong one: the message has both numbers, and the option that allows it."""
+    old = released().version
+    ids = ids_file(tmp_path, users or items)
+    with pytest.raises(RefusedError, match=f"{found} would go, expected at most 0.1 .*--at-most"):
+        revise(tmp_path, who="ada", why="erasure", **{"drop_users" if users else "drop_items": ids})
+    assert versions(tmp_path) == [old]
+    ids_file(tmp_path, (users or items)[1:])
+    assert revise(tmp_path, who="ada", why="erasure", **{"drop_users" if users else "drop_items": ids}).stored
