@@ -17,7 +17,7 @@ from release.gate import Against, Change, Gate
 from release.history import Past, reference
 from release.measure import RecentMeasure, bins_of, count_cold
 from release.overlap import compare_histories, compare_tops, compare_tops_by, count_gone
-from release.quality import LEAST_EVENTS, Hits, count_hits
+from release.quality import Hits, count_hits
 from release.query import Limits
 from release.segments import Segments, named
 from release.verdicts import Figure, name_in
@@ -145,11 +145,11 @@ def _hit_rate_lost(hits: Hits, changed: str, seen: bool, said: str) -> Figure:
         return Figure(None, "the models are those of the earlier release")
     if seen:
         return Figure(None, "the models were trained on the day that would judge them")
-    if hits.events < LEAST_EVENTS or not hits.before:
-        few = f"{hits.events} events of users of both are too few (fewer than {LEAST_EVENTS})"
-        return Figure(None, f"{few}, or none of them was a hit")
-    rates = f"hit rate {hits.before / hits.events:.4f} before, {hits.now / hits.events:.4f} now"
-    return Figure(hits.certain_loss, f"{rates}, of {hits.events} events" + (f"; {said}" if said else ""))
+    of = f"{hits.events} events of {hits.users} users"
+    if not hits.enough:
+        return Figure(None, f"too little to compare hits by: {hits.before} of {of}")
+    rates = f"hit rate {hits.before / hits.events:.4f} before, {hits.now / hits.events:.4f} now, of {of}"
+    return Figure(hits.certain_loss, f"{rates}; {said}" if said else rates)
 
 
 def _replay_churn(run: Run, earlier: Content, limits: Limits) -> Figure:

@@ -18,7 +18,7 @@ from artifacts.tables import read_table, verify_file
 from release.content import Content, batches_of
 
 QUALITY_TOP = 50  # ranks in which an event counts as a hit
-LEAST_EVENTS = 200  # fewer say too little of a model
+LEAST_EVENTS, LEAST_USERS = 30, 5  # of fewer no interval can be taken; of few it is wide
 _Z95 = 1.644854  # of one side
 
 
@@ -27,16 +27,23 @@ class Hits:
     """Events of the data date that stood in the first ranks of their users' lists.
 
     Attributes:
-        events: Of users who are in the replay and in the earlier release.
+        users: Who did something on the data date, and are in the replay and in the earlier release.
+        events: Theirs.
         before: Those that the earlier release had listed.
         now: Those that the replay lists.
         error: Standard error of ``now - before``, over users.
     """
 
+    users: int
     events: int
     before: int
     now: int
     error: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether anything can be said."""
+        return self.users >= LEAST_USERS and self.events >= LEAST_EVENTS and self.before > 0
 
     @property
     def certain_loss(self) -> float:
@@ -66,11 +73,11 @@ def count_hits(run: Run, earlier: Content, items: pa.Array) -> Hits:
     verify_file(scores)
     now, there_now = _hits([scores], users, items, wanted)
     before, there_before = _hits(earlier.scores, users, items, wanted)
-    both = there_now & there_before
+    both = there_now & there_before & (np.bincount(owners, minlength=len(users)) > 0)
     gained = (now - before)[both]
     error = float(np.sqrt(len(gained) * gained.var(ddof=1))) if len(gained) > 1 else 0.0
     events = int(np.count_nonzero(both[owners]))
-    return Hits(events, int(before[both].sum()), int(now[both].sum()), error)
+    return Hits(len(gained), events, int(before[both].sum()), int(now[both].sum()), error)
 
 
 def _hits(

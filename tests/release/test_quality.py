@@ -48,7 +48,7 @@ def test_new_model_that_finds_as_much_passes_and_says_how_much(night: Make) -> N
     verdicts, figures = judged(run)
     assert verdicts["hit_rate_lost"].state is State.PASS
     assert verdicts["hit_rate_lost"].value == 0
-    assert "hit rate 0.5000 before, 0.5000 now, of 600 events" in verdicts["hit_rate_lost"].why
+    assert "hit rate 0.5000 before, 0.5000 now, of 600 events of 300 users" in verdicts["hit_rate_lost"].why
     assert (figures["hit_rate"], figures["hit_rate_earlier"]) == (0.5, 0.5)
 
 
@@ -85,8 +85,8 @@ def test_only_users_of_both_are_compared(night: Make) -> None:
     [
         ({"model": "1"}, {}, "the models are those of the earlier release"),
         ({}, {"trained_through": {"user": "2026-03-02", "item": ""}}, "were trained on the day that would judge them"),
-        ({"replayed": {100: [21], 101: [3]}}, {}, "2 events of users of both are too few"),
-        ({"replayed": {}}, {}, "0 events of users of both are too few"),
+        ({"replayed": {100: [21], 101: [3]}}, {}, "too little to compare hits by: 1 of 2 events of 2 users"),
+        ({"replayed": {}}, {}, "too little to compare hits by: 0 of 0 events of 0 users"),
     ],
 )
 def test_where_quality_cannot_be_judged_the_verdict_says_why(
@@ -135,5 +135,5 @@ def test_changed_byte_of_the_replay_is_found(night: Make) -> None:
 
 def test_loss_is_counted_only_as_far_as_it_is_sure() -> None:
     """Ten hits fewer of a hundred are no sure loss with an error of ten, and are one with an error of one."""
-    assert Hits(1000, 100, 90, error=10).certain_loss == 0
-    assert Hits(1000, 100, 90, error=1).certain_loss == pytest.approx((10 - 1.644854) / 100)
+    assert Hits(50, 1000, 100, 90, error=10).certain_loss == 0
+    assert Hits(50, 1000, 100, 90, error=1).certain_loss == pytest.approx((10 - 1.644854) / 100)
