@@ -242,10 +242,12 @@ def revise(
     json: Json = False,
 ) -> None:
     """Take users and items out of a release, in minutes; every channel that names it names the new one then."""
+    from nightrec.steps import threads_of
     from release.revise import revise as take_out
 
+    read = configured(config)
     done = take_out(
-        configured(config).root,
+        read.root,
         version,
         who=_asker(who),
         why=reason,
@@ -253,6 +255,7 @@ def revise(
         drop_items=drop_items,
         at_most=at_most,
         channel=channel,
+        threads=threads_of(read, 1),
     )
     out = done.taken_out
     say(f"out: {out.users:,} users, {out.items:,} items, {out.rows:,} recommendations, {out.emptied:,} whole lists")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def revise(
     drop_items: Path | None = None,
     at_most: float = AT_MOST,
     channel: str = LATEST,
+    threads: int = 1,
 ) -> Revised:
     """Derive a release without some users and items from a stored one, and let all channels that name that name it.
 
@@ -99,6 +101,7 @@ def revise(
         drop_items: File of item ids.
         at_most: Share of the users, and of the items, that may go: more is rather a wrong file of ids.
         channel: Which pointer to follow where no version is given.
+        threads: Files that are written at a time; each takes some 100 MB.
 
     Raises:
         UsageError: If no ids, name or reason are given, or there is no such release.
@@ -124,7 +127,7 @@ def revise(
         return Revised(release.version, release.version, nothing, False, (), _others(root, release.version))
     _require_few(release, gone, at_most)
     with _work(root) as work:
-        files = _write(release.layout, ReleaseLayout(work), paths, gone)
+        files = _write(release, ReleaseLayout(work), paths, gone, threads)
         old = release.manifest
         manifest = Manifest(old.date, old.run_key, old.bundles, old.parent, files, old.overrides)
         taken_out = _counted(release, manifest, paths, given, gone)
@@ -180,28 +183,35 @@ def _work(root: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(source: ReleaseLayout, target: ReleaseLayout, paths: dict[str, Path], gone: Gone) -> dict[str, ContentFile]:
+def _write(
+    release: Release, target: ReleaseLayout, paths: dict[str, Path], gone: Gone, threads: int
+) -> dict[str, ContentFile]:
     """Write the content without what is *gone*; a file that it does not concern is copied as it is."""
-    old = Manifest.read(source.manifest).files
-    of_index = {name for name, path in paths.items() if path.parent == source.index.folder}
-    files = {}
-    for name in sorted(paths.keys() - of_index):
-        if concerns(paths[name], gone):
-            files[name] = write_rows_without(paths[name], target.folder / name, gone)
-        else:
-            files[name] = _copied(paths[name], target.folder / name, old[name])
+    source, old = release.layout, release.manifest.files
+
+    def copy(name: str) -> ContentFile:
+        copy_verified(paths[name], target.folder / name, old[name].size, old[name].sha256)
+        return old[name]
+
+    def write(name: str) -> ContentFile:
+        return (
+            write_rows_without(paths[name], target.folder / name, gone) if concerns(paths[name], gone) else copy(name)
+        )
+
+    of_index = [name for name, path in paths.items() if path.parent == source.index.folder]
+    tables = [name for name in paths if name not in of_index]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        files = dict(zip(tables, pool.map(write, tables), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
     rows = rows_gone(_inside(paths, source.items), gone)
     if not rows.any():
-        return files | {name: _copied(paths[name], target.folder / name, old[name]) for name in of_index}
+        return files | {name: copy(name) for name in of_index}
     if rows_gone([source.index.items], gone).all():
-        raise RefusedError(f"{source.folder.name}: no item of its index would be left; zero items are never published")
+        raise RefusedError(f"{release.version}: no item of its index would be left; zero items are never published")
     index = write_index_without(source.index, target.index, gone, rows)
     return files | {f"{source.index.folder.name}/{name}": file for name, file in index.items()}
-
-
-def _copied(source: Path, target: Path, file: ContentFile) -> ContentFile:
-    copy_verified(source, target, file.size, file.sha256)
-    return file
 
 
 def _counted(release: Release, manifest: Manifest, paths: dict[str, Path], given: Gone, gone: Gone) -> TakenOut:
