@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from artifacts.errors import NotReadyError, RefusedError, StaleRunError, UsageError
-from artifacts.release import write_record
+from artifacts.errors import ConflictError, CorruptError, NotReadyError, RefusedError, StaleRunError, UsageError
 from artifacts.run import Run, StepResult, find_run, parse_group, parse_shards
-from artifacts.store import exclusive, read_json
+from artifacts.store import amend_sealed, exclusive, is_there, remove_file
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LATEST = "LATEST"  # the pointer that moves where no other is named
 MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
+_LOOKS = 3  # at what is published, until others are too quick for us
 _OF_A_RELEASE = ("manifest_sha256", "stored", "moved", "held", "sequence")  # what an answer says of it
 
 
@@ -218,43 +219,71 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
     Raises:
         RefusedError: If a gate fails.
     """
+    start = time.monotonic()
+    with exclusive(run.folder / ".check.lock"):
+        stands = _stands(config, run, channel)
+        try:
+            about = steps.check(config, run, channel)
+        except RefusedError as error:
+            if not override:
+                raise
+            about = f"overridden: {error}"
+    return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
+
+
+def _stands(config: Config, run: Run, channel: str) -> bool:
     from release.check import standing_report
 
-    start = time.monotonic()
-    stands = standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config))
-    try:
-        about = steps.check(config, run, channel)
-    except RefusedError as error:
-        if not override:
-            raise
-        about = f"overridden: {error}"
-    return _record(run, StepResult("check", 1, int(stands is not None), 0, {}), time.monotonic() - start, about)
+    return standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config)) is not None
 
 
 def publish_run(
     config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str = LATEST
 ) -> "tuple[Published, Done]":
-    """Do the step ``publish``.
+    """Do the step ``publish``, one at a time on this machine.
 
     Raises:
         RefusedError: If the night is not blessed, or a rule of publishing forbids it.
-        ConflictError: If someone else published meanwhile.
+        ConflictError: If others publish elsewhere meanwhile, again and again.
     """
     start = time.monotonic()
-    published = steps.publish(config, run, override=override, supersede=supersede, channel=channel)
+    publish = partial(_publish, config, run, override=override, supersede=supersede, channel=channel)
+    with exclusive(config.root / ".publish.lock"):
+        published = _looking_again(publish)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
     return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)
+
+
+def _publish(config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str) -> "Published":
+    """Publish; a verdict that stands no longer, since readers have had another release meanwhile, is given anew."""
+    if is_there(run.layout.record.gates) and not _stands(config, run, channel):
+        say("nightrec: since it was checked another night was published, or its gates were changed: it is judged again")
+        check_run(config, run, override=override, channel=channel)
+    return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
+
+
+def _looking_again(publish: "Callable[[], Published]") -> "Published":
+    """Publish; what another machine published meanwhile is no mistake of ours, but changes what is to be done."""
+    for _ in range(_LOOKS - 1):
+        with suppress(ConflictError):
+            return publish()
+    return publish()
 
 
 def _record(run: Run, result: StepResult, seconds: float, about: str = "") -> Done:
     """Keep the timing of a step that did something, beside those of the run's other steps."""
     done = Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about)
     if result.skipped < result.shards:
-        record = run.layout.record
         timing = {"shards": result.shards - result.skipped, "rows": result.rows, "seconds": round(seconds, 3)}
-        with exclusive(run.folder / ".record.lock"):
-            timings = read_json(record.timings) if record.timings.exists() else {}
-            timings.setdefault(result.step, []).append(timing)
-            write_record(record, {record.timings: timings})
+        change = partial(_with_timing, step=result.step, timing=timing)
+        try:
+            amend_sealed(run.layout.timings, change, version=1)
+        except CorruptError:  # cut short as the power went: the night goes on, and begins to count anew
+            remove_file(run.layout.timings)
+            amend_sealed(run.layout.timings, change, version=1)
     return done
+
+
+def _with_timing(timings: dict[str, Any], *, step: str, timing: dict[str, Any]) -> dict[str, Any]:
+    return {**timings, step: [*timings.get(step, []), timing]}

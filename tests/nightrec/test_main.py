@@ -563,3 +563,58 @@ def test_every_error_has_an_exit_code_of_the_design() -> None:
         return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
     assert {kind.exit_code for kind in below(NightrecError)} == {1, 2, 3, 4, 5}
+
+
+ANY_DAY = "\n[day]\nnewest_within_hours = 0\nmin_share_of_median = 0\n"
+
+
+def test_a_backfill_in_any_order_leaves_latest_on_the_newest(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each day becomes a release, and none of an earlier date takes readers back; a second run says that it is done."""
+    surface.write_text(surface.read_text() + ANY_DAY)
+    dates = ("2026-03-09", "2026-03-10", "2026-03-08")
+    for date in dates:
+        assert execute(run(surface, date=date)) == 0, capsys.readouterr().err
+    _, err = capsys.readouterr()
+
+    pointer = json.loads((surface.parent / "store" / "LATEST").read_text())
+    assert (pointer["date"], pointer["sequence"]) == ("2026-03-10", 2)
+    assert "which is of a later date" in err
+    stored = [path.name[:10] for path in (surface.parent / "store" / "releases").iterdir() if path.is_dir()]
+    assert sorted(stored) == sorted(dates)
+    for date in dates:
+        assert execute(run(surface, date=date)) == 0
+        assert capsys.readouterr().err.count("done already") >= 7
+
+
+def test_a_model_that_has_seen_the_future_is_code_3_without_a_reason(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backfill of days before the model's last training day needs a reason, and no data is read before."""
+    surface.write_text(surface.read_text() + ANY_DAY)
+
+    code, err = fails(run(surface, date="2026-02-28"), capsys)
+
+    assert code == 3
+    assert "it has seen the future; use an earlier model, or give --seen-future REASON" in err
+    assert not (surface.parent / "store" / "runs").exists()
+    assert execute(run(surface, "--seen-future", "a backfill", date="2026-02-28")) == 0
+
+
+def test_a_night_is_judged_again_when_another_was_published_since(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two nights that are made at once the second compares with the first, whose release its check had not seen."""
+    surface.write_text(surface.read_text() + ANY_DAY)
+    for verb in ("prepare", "items", "index", "interests", "score", "check"):
+        step(surface, capsys, verb)
+    assert execute(run(surface, date="2026-03-09")) == 0
+    first = json.loads((surface.parent / "store" / "LATEST").read_text())["version"]
+    capsys.readouterr()
+
+    assert execute(["publish", *run(surface, "--json")[1:]]) == 0
+
+    out, err = capsys.readouterr()
+    assert "it is judged again" in err
+    release = surface.parent / "store" / "releases" / json.loads(out)["release"]
+    assert json.loads((release / "manifest.json").read_text())["parent"] == first
+    assert json.loads((release / "record" / "gates.json").read_text())["earlier"] == first
