@@ -66,7 +66,7 @@ audit: .venv/installed ## look up known vulnerabilities of all that is installed
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip freeze --disable-pip-version-check --exclude-editable > build/audit/installed.txt
-	build/audit/bin/pip-audit --no-deps --disable-pip -r build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r build/audit/installed.txt
 
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night

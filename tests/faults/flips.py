@@ -153,7 +153,7 @@ def in_run(stage: Stage, folder: Path, random_: random.Random, number: int, *, p
     root = folder / "store"
     shutil.copytree(snapshots / place.step, root)
     path = _file(root, DATE, place)
-    harm = HARMS[number % len(HARMS)]
+    harm = HARMS[number % len(HARMS)] if number else random_.choice(HARMS)
     _harm(harm, path, place, snapshots, root, random_)
     night = Night(stage.shop, root)
     config = stage.shop.config(folder)
@@ -203,7 +203,7 @@ def in_bundle(stage: Stage, folder: Path, random_: random.Random, number: int, *
     shutil.copytree(snapshots / "prepare", folder / "store")
     role = ("item", "user", "ranker")[number % 3]
     path = folder / "shop" / "bundles" / role / file
-    harm = HARMS[random_.randrange(4)] if number else "flip"
+    harm = HARMS[number % 4] if number else random_.choice(HARMS[:4])
     if file == "model.onnx.data":
         give_external_data(path.parent)
     if harm in {"flip", "cut"}:
@@ -233,7 +233,7 @@ def in_release(stage: Stage, folder: Path, random_: random.Random, number: int, 
     config = stage.shop.config(folder)
     version = next(path for path in (root / "releases").iterdir() if path.name.startswith(YESTERDAY))
     path = version / file
-    harm = HARMS[number % 3]
+    harm = HARMS[number % 3] if number else random_.choice(HARMS[:3])
     if harm == "swap":
         other = _run_folder(root, DATE) / file
         shutil.copyfile(other if other.exists() else _run_folder(root, DATE) / "run.json", path)
@@ -285,7 +285,7 @@ def _rows() -> dict[str, tuple[Trial, int, int]]:
         *((name, partial(in_release, file=file)) for name, file in RELEASE_FILES.items()),
     ]
     for name, trial in trials:
-        rows[name] = (trial, len(HARMS), 1)
+        rows[name] = (trial, len(HARMS) + 1, 1)
     rows["LATEST"] = (latest, 12, 2)
     return rows
 
