@@ -85,6 +85,18 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty folder in *parent* that is gone when the block ends; what a killed one left can be swept."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with _staging_name(parent / "scratch") as folder:
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _staging_name(path: Path) -> Iterator[Path]:
     """Give a name beside *path* whose lock file is held until the block ends: it says that the writer lives."""
     while True:

@@ -1,9 +1,7 @@
 """Revising: a stored release without some users and items, as a release of its own, in minutes."""
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pyarrow as pa
 from artifacts.errors import CorruptError, RefusedError, UsageError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import ContentFile, Manifest, read_record, verify_release, write_record
-from artifacts.store import STAGING_PREFIX, exclusive, fetched, is_there, read_json, staged_folder
+from artifacts.store import fetched, is_there, read_json, scratch_folder, staged_folder, sweep_staged_folders
 from artifacts.tables import opening_arrow
 from release.ids import read_ids
 from release.pointer import (
@@ -126,7 +124,8 @@ def revise(
         nothing = TakenOut(0, 0, 0, 0, len(given.users), len(given.items))
         return Revised(release.version, release.version, nothing, False, (), _others(root, release.version))
     _require_few(release, gone, at_most)
-    with _work(root) as work:
+    sweep_staged_folders(RootLayout(root).releases)
+    with scratch_folder(RootLayout(root).releases) as work:
         files = _write(release, ReleaseLayout(work), paths, gone, threads)
         old = release.manifest
         manifest = Manifest(old.date, old.run_key, old.bundles, old.parent, files, old.overrides)
@@ -167,20 +166,6 @@ def _given(release: Release, paths: Sequence[Path], users: Path | None, items: P
         read_ids(path, kind) if path else pa.array([], kind) for path, kind in zip((users, items), kinds, strict=True)
     ]
     return Gone(*read)
-
-
-@contextmanager
-def _work(root: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the releases; one process at a time has it; what a killed one left goes."""
-    releases = RootLayout(root).releases
-    folder = releases / f"{STAGING_PREFIX}revision"
-    with exclusive(releases / ".revision.lock"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(

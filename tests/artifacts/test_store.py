@@ -29,10 +29,12 @@ from artifacts.store import (
     read_json,
     remove_file,
     remove_folder,
+    scratch_folder,
     size_of,
     staged_file,
     staged_folder,
     swap_json,
+    sweep_staged_folders,
     write_json,
     written_at,
 )
@@ -304,3 +306,20 @@ def test_what_a_killed_writer_of_a_pointer_left_is_swept(tmp_path: Path) -> None
         f"{STAGING_PREFIX}cd-shadow",
         "LATEST",
     ]
+
+
+def test_scratch_is_gone_afterwards_and_swept_when_its_owner_was_killed(tmp_path: Path) -> None:
+    """While its block lasts a scratch folder is nobody else's; a killed one leaves what the next sweep removes."""
+    with scratch_folder(tmp_path / "releases") as folder:
+        (folder / "big").write_bytes(b"1")
+        assert sweep_staged_folders(tmp_path / "releases") == 0
+        assert (folder / "big").exists()
+    assert names_in(tmp_path / "releases") == []
+    code = (
+        "import os, pathlib, sys; from artifacts.store import scratch_folder\n"
+        "with scratch_folder(pathlib.Path(sys.argv[1])) as folder: (folder / 'big').touch(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "releases"], check=False)
+    assert len(list(tmp_path.glob("releases/.staging-*/big"))) == 1
+    assert sweep_staged_folders(tmp_path / "releases") == 1
+    assert names_in(tmp_path / "releases") == []
