@@ -121,7 +121,10 @@ class Mirror:
         paths = [path for path in sorted(source.rglob("*")) if path.is_file() and path != layout.manifest]
         record = [path for path in paths if layout.record.folder in path.parents]
         self.send_all(source, target, (path for path in paths if path not in record), once=True)
-        self.send_all(source, target, record, once=True)
+        self.send_all(source, target, [path for path in record if path == layout.record.contents], once=True)
+        self.send_all(source, target, record, once=True)  # its list came first: who has another one writes none of it
+        ours = {self.key(target / path.relative_to(source)) for path in paths}
+        self.remote.delete([key for key in self.remote.keys(self.key(target)) if key not in ours])
         if not self.remote.create(manifest, layout.manifest.read_bytes()):
             raise ConflictError(exists)
 

@@ -16,7 +16,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import RefusedError
 from artifacts.layout import RootLayout
 from artifacts.run import Run, replay_of, run_key_of
-from artifacts.store import write_json
+from artifacts.store import staged_file, write_json
 from artifacts.tables import finish_file, writing_table
 from release.check import check
 from release.publish import Published, publish
@@ -162,7 +162,8 @@ def write_ivf(path: Path, vectors: np.ndarray, lists: int = 2) -> None:
         ivf.train(np.ascontiguousarray(vectors))
         ivf.add(np.ascontiguousarray(vectors))
     ivf.nprobe = lists
-    faiss.write_index(ivf, str(path))
+    with staged_file(path) as file:
+        file.write(faiss.serialize_index(ivf).tobytes())
 
 
 def _shard(run: Run, night: Night, shard: int, users: list[Any]) -> None:
