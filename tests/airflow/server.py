@@ -282,10 +282,10 @@ class Airflow:
         events: list[dict[str, Any]] = self.call("GET", path)["asset_events"]
         return events
 
-    def result(self, dag: str, run: str, task: str, index: int = -1) -> Any:
-        """The XCom that a task returned."""
-        path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}/xcomEntries/return_value"
-        return self.call("GET", f"{path}?map_index={index}&deserialize=true")["value"]
+    def result(self, dag: str, run: str, task: str, *, key: str = "return_value") -> Any:
+        """What a task handed on: the XCom that it returned, or another *key*."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}/taskInstances/{task}/xcomEntries/{key}"
+        return self.call("GET", f"{path}?deserialize=true")["value"]
 
 
 def _free_port() -> int:
