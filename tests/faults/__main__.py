@@ -2,22 +2,24 @@
 
 import argparse
 import json
+import multiprocessing
 import random
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults import crashes
+from tests.faults import crashes, flips, races, stores
 from tests.faults.crashes import SkippedError
 from tests.faults.ground import complaint
 from tests.faults.stage import Stage, set_stage
 from tests.faults.table import CASES
+from tests.night.shop import Shop
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 
@@ -72,15 +74,19 @@ def try_kinds(
     return tallies
 
 
-def try_inputs(stage: Stage) -> dict[str, Any]:
-    """Try every bad input of the table."""
-    unclear = {}
-    for case in CASES:
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            if problem := complaint(case, stage.shop, Path(folder)):
-                unclear[case.name] = problem
-                print(f"UNCLEAR {case.name}: {problem[:500]}", file=sys.stderr, flush=True)
+def try_inputs(stage: Stage, *, at_once: int) -> dict[str, Any]:
+    """Try every bad input of the table, some at once, each in a process that does nothing else meanwhile."""
+    with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
+        problems = list(pool.map(partial(_try_input, stage.shop), range(len(CASES)), chunksize=8))
+    unclear = {case.name: problem for case, problem in zip(CASES, problems, strict=True) if problem}
+    for name, problem in unclear.items():
+        print(f"UNCLEAR {name}: {problem[:500]}", file=sys.stderr, flush=True)
     return {"tried": len(CASES), "clear": len(CASES) - len(unclear), "unclear": unclear}
+
+
+def _try_input(shop: Shop, number: int) -> str:
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        return complaint(CASES[number], shop, Path(folder))
 
 
 def main() -> int:
@@ -100,8 +106,7 @@ def main() -> int:
         options = {"seed": asked.seed, "short": asked.short, "only": asked.only, "at_once": asked.at_once}
         found: dict[str, Any] = {name: try_kinds(stage, kinds, **options) for name, kinds in sections().items()}
         if not asked.only:
-            found["bad_inputs"] = try_inputs(stage)
-            found |= nights(seed=asked.seed, short=asked.short)
+            found["bad_inputs"] = try_inputs(stage, at_once=asked.at_once)
     lost = tell(found)
     OUT.parent.mkdir(exist_ok=True)
     about = {"seed": asked.seed, "short": asked.short, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
@@ -113,25 +118,7 @@ def main() -> int:
 
 def sections() -> dict[str, dict[str, Any]]:
     """The kinds of each section of the report."""
-    found = {"faults": crashes.KINDS}
-    with suppress(ImportError):
-        from tests.faults import flips
-
-        found["bytes"] = flips.KINDS
-    with suppress(ImportError):
-        from tests.faults import races
-
-        found["races"] = races.KINDS
-    with suppress(ImportError):
-        from tests.faults import stores
-
-        found["store"] = stores.KINDS
-    return found
-
-
-def nights(*, seed: int, short: bool) -> dict[str, Any]:
-    """The good and bad nights, as far as they are there."""
-    return {}
+    return {"faults": crashes.KINDS, "store": stores.KINDS, "bytes": flips.KINDS, "races": races.KINDS}
 
 
 def tell(found: dict[str, Any]) -> int:
