@@ -51,6 +51,15 @@ MOMENTS = [  # of each step: where it stops, within its lock
 ]
 IDS = [f"{verb}-{moment.rpartition('.')[2]}" for verb, moment in MOMENTS]
 
+IN_THE_MIDST = [  # where something half written lies about
+    ("prepare", "batch.prepare._digest"),
+    ("items", "artifacts.tables._canonical_batch"),
+    ("index", "faiss.PyCallbackIOWriter"),
+    ("score", "artifacts.tables._canonical_batch"),
+    ("check", "release.check._judge"),
+    ("publish", "release.publish.copy_verified"),
+]
+
 
 def arguments(verb: str, config: Path) -> list[str]:
     return [verb, "--config", str(config), "--date", DATE, "--json"]
@@ -120,12 +129,27 @@ def test_who_comes_back_from_the_dead_damages_nothing(
     assert_as_if_alone(surface, published)
 
 
+@pytest.mark.parametrize(("verb", "moment"), IN_THE_MIDST, ids=[verb for verb, _ in IN_THE_MIDST])
+def test_what_a_killed_step_left_half_written_is_swept(
+    surface: Path, published: tuple[Path, Any], verb: str, moment: str
+) -> None:
+    """It is there when the step is killed, and gone when the step has been done again."""
+    do(surface, *ORDER[: ORDER.index(verb)])
+    with stopped(verb, surface, moment) as process:
+        process.kill()
+    assert list((surface.parent / "store").rglob(f"{STAGING_PREFIX}*")) != []
+
+    do(surface, "run")
+
+    assert_as_if_alone(surface, published)
+
+
 def assert_as_if_alone(config: Path, published: tuple[Path, Any]) -> None:
     """What is published is what a night without company publishes, and nothing half done is left."""
     (ours, latest), (others, wanted) = (content(path.parent / "store") for path in (config, published[0]))
     assert ours == others
     assert (latest["version"], latest["sequence"]) == (wanted["version"], 1)
-    assert [path for path in (config.parent / "store").rglob(f"{STAGING_PREFIX}*") if path.suffix != ".lock"] == []
+    assert list((config.parent / "store").rglob(f"{STAGING_PREFIX}*")) == []
 
 
 def content(store: Path) -> tuple[dict[str, bytes], Any]:
