@@ -236,6 +236,9 @@ def _mirror_at(folder: Path) -> Mirror | None:
 @lru_cache(maxsize=8)
 def _evict_once(cache: Path, most_bytes: int) -> None:
     """Remove what was used longest ago, with its links, until the cache is small enough; once in a process."""
+    for left_behind in cache.glob(f"??/{_STAGING}*"):
+        if (stat := _stat(left_behind)) is not None and stat.st_mtime < time.time() - _IN_USE_SECONDS:
+            left_behind.unlink(missing_ok=True)  # by a process that was killed while it fetched
     entries = [entry for entry in cache.glob("??/*") if not entry.name.startswith(".")]
     stats = {entry: stat for entry in entries if (stat := _stat(entry)) is not None}
     over = sum(stat.st_size for stat in stats.values()) - most_bytes

@@ -1,37 +1,52 @@
 """An object store through obstore: what is sent is checked, what fails is tried again, and errors tell no secrets.
 
-Only here is obstore called. Its clients hang in a forked child, so each process makes its own when it first needs it.
+Its clients are made by ``clients``; all else that is asked of obstore is asked here.
 """
 
 import hashlib
-import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import lru_cache
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from artifacts.clients import HELP, RefusedByStoreError, client_of
 from artifacts.errors import ConflictError, CorruptError, StoreError
 
 if TYPE_CHECKING:
-    from obstore.store import BackoffConfig, ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
+Answer = TypeVar("Answer")
 SCHEMES = ("s3", "gs", "az")
 _PART = 8 << 20  # bytes of one part of a multipart upload, where ten thousand of them are enough
 _MOST_PARTS = 9_000
 REMAINS_SECONDS = 3_600  # after which a version without a manifest is what a killed writer left
 _AT_ONCE = 4  # parts of one file on their way
-_HELP = "docs/stores.md says how a store is told who we are"
 _MISSING = FileNotFoundError  # what obstore raises for an object, or a bucket, that is not there
 
 
-class _RefusedError(StoreError):
-    """What no waiting changes: our credentials, our rights, or that there is no such bucket."""
+def _patient(ask: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Ask again what changes nothing, for as long as the store has: the library gives up where an answer breaks off."""
+
+    @wraps(ask)
+    def asking(remote: "Remote", *arguments: Any, **options: Any) -> Answer:
+        until, pause = time.monotonic() + remote.retry_seconds, 0.1
+        while True:
+            try:
+                return ask(remote, *arguments, **options)
+            except RefusedByStoreError:
+                raise
+            except StoreError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    return asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +82,9 @@ class Remote:
 
     @property
     def _store(self) -> "ObjectStore":
-        return _client(self.url, self.retry_seconds)
+        return client_of(self.url, self.retry_seconds)
 
+    @_patient
     def stat(self, key: str) -> Stat | None:
         """Ask for an object without its bytes; None if there is none."""
         import obstore
@@ -79,6 +95,7 @@ class Remote:
             except _MISSING:
                 return None
 
+    @_patient
     def read(self, key: str, *, most: int) -> tuple[bytes, Stat] | None:
         """Read a small object; None if there is none.
 
@@ -97,6 +114,7 @@ class Remote:
                 raise CorruptError(f"{self.url}/{key}: expected a document of at most {most} bytes, found {stat.size}")
             return bytes(found.bytes()), stat
 
+    @_patient
     def download(self, key: str, path: Path) -> tuple[str, int] | None:
         """Stream an object into the file at *path*; give its sha256 and size, or None if there is none.
 
@@ -229,7 +247,7 @@ class Remote:
                     obstore.put(self._store, key, content, attributes=attributes, mode=mode)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 return self._is_of(key, attributes["writer"])
-            except _RefusedError:
+            except RefusedByStoreError:
                 raise
             except StoreError:
                 if self._is_of(key, attributes["writer"]):
@@ -245,6 +263,7 @@ class Remote:
         found = self.stat(key)
         return found is not None and found.writer == writer
 
+    @_patient
     def names(self, prefix: str) -> list[str]:
         """Name what lies directly under *prefix*, objects and folders, sorted."""
         import obstore
@@ -254,6 +273,7 @@ class Remote:
             paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
 
+    @_patient
     def keys(self, prefix: str) -> list[str]:
         """List every object under *prefix*, sorted."""
         import obstore
@@ -261,6 +281,7 @@ class Remote:
         with self._speaking("listing", prefix):
             return sorted(entry["path"] for chunk in obstore.list(self._store, prefix or None) for entry in chunk)
 
+    @_patient
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; what is gone already is fine."""
         import obstore
@@ -311,7 +332,9 @@ class Remote:
             raise
         except _MISSING:
             place = self.url.split("/")[2]
-            raise _RefusedError(f"{self.url}: {doing} {key} failed: there is no bucket or container {place}") from None
+            raise RefusedByStoreError(
+                f"{self.url}: {doing} {key} failed: there is no bucket or container {place}"
+            ) from None
         except (exceptions.BaseError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # our own disk's trouble
@@ -322,66 +345,17 @@ class Remote:
         code = re.search(r"<Code>(\w{1,64})</Code>", words)
         said = " ".join(found[1] for found in (status, code) if found)
         if "169.254.169.254" in words or "metadata.google" in words:
-            return _RefusedError(f"{what}: there are no credentials in the environment or the usual files; {_HELP}")
+            return RefusedByStoreError(
+                f"{what}: there are no credentials in the environment or the usual files; {HELP}"
+            )
         if status and status[1] in {"400", "401", "403"}:
-            return _RefusedError(f"{what}: the store refuses us ({said}); are the credentials right and alive? {_HELP}")
+            return RefusedByStoreError(
+                f"{what}: the store refuses us ({said}); are the credentials right and alive? {HELP}"
+            )
         seconds = f"tried for {self.retry_seconds:g} seconds"
         if status:
             return StoreError(f"{what}: the store answers {said}, {seconds}; try again later")
         return StoreError(f"{what}: the store cannot be reached, {seconds}; is its address right, and the network up?")
-
-
-@lru_cache(maxsize=8)
-def _client(url: str, retry_seconds: float) -> "ObjectStore":
-    from obstore.store import from_url
-
-    config: Any = _aws_files() if url.startswith("s3:") else {}
-    plain = any(
-        os.environ.get(name, "").startswith("http://")
-        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_STORAGE_ENDPOINT", "AZURITE_BLOB_STORAGE_URL")
-    )
-    options: ClientConfig = {
-        "timeout": timedelta(hours=6),
-        "read_timeout": timedelta(seconds=max(5.0, min(60.0, retry_seconds))),
-    }
-    if plain:
-        options["allow_http"] = True
-    backoff: BackoffConfig = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5)}
-    retries: RetryConfig = {
-        "max_retries": 10_000,
-        "retry_timeout": timedelta(seconds=retry_seconds),
-        "backoff": backoff,
-    }
-    try:
-        return from_url(url, config=config or None, client_options=options, retry_config=retries)
-    except Exception:
-        raise _RefusedError(
-            f"{url}: the environment says too little, or something wrong, of this store; {_HELP}"
-        ) from None
-
-
-def _aws_files() -> dict[str, str]:
-    """Read the profile of ``~/.aws/credentials`` and ``config``, which obstore does not, where no key is given else."""
-    import configparser
-
-    if os.environ.keys() & {"AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}:
-        return {}
-    profile = os.environ.get("AWS_PROFILE", "default")
-    said: dict[str, str] = {}
-    for variable, name, section in (
-        ("AWS_CONFIG_FILE", "config", profile if profile == "default" else f"profile {profile}"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", profile),
-    ):
-        parser = configparser.RawConfigParser()
-        parser.read(Path(os.environ.get(variable) or f"~/.aws/{name}").expanduser())
-        said |= dict(parser[section]) if parser.has_section(section) else {}
-    names = {
-        "aws_access_key_id": "access_key_id",
-        "aws_secret_access_key": "secret_access_key",
-        "aws_session_token": "session_token",
-        "region": "region",
-    }
-    return {name: said[key] for key, name in names.items() if key in said}
 
 
 def _stat(found: Any) -> Stat:

@@ -1,7 +1,6 @@
 """The config: one TOML file, read whole into frozen models; every key of it is declared and explained here."""
 
 import itertools
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -37,6 +36,7 @@ from nightrec.values import (
     TimeUnit,
     Zone,
     bytes_of,
+    cache_folder,
 )
 
 
@@ -348,11 +348,9 @@ class Config(Table):
         """The surface's root; for an object store the local folder that mirrors it."""
         if "://" not in self.surface.root:
             return Path(self.surface.root)
-        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        cache = self.store.cache or os.environ.get("NIGHTREC_CACHE") or f"{caches}/nightrec"
         return open_mirror(
             self.surface.root,
-            cache=Path(cache).expanduser(),
+            cache=cache_folder(self.store.cache),
             retry_seconds=self.store.retry_seconds,
             most_bytes=bytes_of(self.store.cache_size),
         )

@@ -15,7 +15,6 @@ import typer
 
 from nightrec.night import ConfigPath, configured
 from nightrec.terminal import answer, say, show
-from nightrec.values import bytes_of
 
 if TYPE_CHECKING:
     from nightrec.config import Config
@@ -93,6 +92,8 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how many rows, how much memory and disk and how many minutes a night will take."""
+    from nightrec.values import bytes_of
+
     read = configured(config, workers=workers)
     sizes = sizes_of(read)
     means = Means(

@@ -1,5 +1,6 @@
 """What the values of the config may be: its types, each with what a person is told who gives another."""
 
+import os
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo
 
+from artifacts.errors import UsageError
 from artifacts.mirror import require_url
 
 
@@ -79,3 +81,16 @@ def bytes_of(text: str) -> int:
     base = 1024 if "i" in unit else 1000
     power = " KMGT".index(unit[0] if len(unit) > 1 else " ")
     return int(float(number) * base**power)
+
+
+def cache_folder(said: str | None) -> Path:
+    """Name the folder of the cache: the one that is *said*, else as the environment has it.
+
+    Raises:
+        UsageError: If nobody says, and there is no home directory for it.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(said or os.environ.get("NIGHTREC_CACHE") or f"{caches}/nightrec").expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"[store] cache: {error}; name a folder, or set NIGHTREC_CACHE") from error

@@ -9,7 +9,8 @@ import pytest
 
 from features.inputs import Inputs, Source
 from nightrec.inputs import count_inputs
-from nightrec.plan import Means, Sizes, bytes_of, estimate, total
+from nightrec.plan import Means, Sizes, estimate, total
+from nightrec.values import bytes_of
 
 SIZES = Sizes(
     events=4_000_000, users=200_000, items=200_000, features=2, history=20, interests=4, width=64, ranked=True

@@ -178,6 +178,24 @@ def test_a_transfer_that_breaks_off_is_taken_up_again(proxy: Proxy, behind: Remo
     assert (tmp_path / "b").read_bytes() == content
 
 
+@pytest.mark.parametrize("after", [0, 1, 100])
+def test_a_listing_that_breaks_off_is_asked_for_again(proxy: Proxy, behind: Remote, after: int) -> None:
+    """The library itself gives up where the answer to a listing ends too early; a night does not."""
+    behind.write("a/b", b"x")
+    left = [2]
+
+    def meddle(request: Request) -> None:
+        if "list-type" in request.path and left[-1]:
+            left[-1] -= 1
+            request.cut_after = after
+
+    proxy.meddle = meddle
+
+    assert behind.names("a") == ["b"]
+    left[-1] = 2
+    assert behind.keys("a") == ["a/b"]
+
+
 @pytest.mark.parametrize("often", [1, 3])
 def test_a_lost_answer_to_a_swap_counts_once(proxy: Proxy, behind: Remote, often: int) -> None:
     """A conditional write that was done, and of which nobody heard, is ours; another's is not."""
