@@ -89,7 +89,7 @@ def trouble_of(error: Exception) -> NightrecError | None:
     again = "what is finished stays: put that right and run the same command again"
     if isinstance(error, MemoryError):
         return NightrecError(
-            f"memory does not suffice ({error or 'an allocation failed'}); {again}, or with less at once"
+            f"memory does not suffice ({str(error) or 'an allocation failed'}); {again}, or with less at once"
         )
     if isinstance(error, OSError) and error.errno in _MACHINE:
         where = f"{error.filename}: " if error.filename else ""

@@ -267,6 +267,17 @@ def test_foreign_sidecar_is_an_error_that_names_it(finished: Path, text: str) ->
     sidecar_of(finished).write_bytes(text.encode("latin-1"))
     with pytest.raises(CorruptError, match=r"a\.arrow\.done\.json"):
         verify_file(finished)
+    assert not is_done(finished, "d")  # its step writes both anew
+
+
+def test_every_changed_byte_of_a_sidecar_is_found(finished: Path) -> None:
+    """A digit of the rows would go into a manifest as it is."""
+    path = sidecar_of(finished)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CorruptError, match=r"a\.arrow\.done\.json"):
+            read_sidecar(finished)
 
 
 def test_done_means_same_inputs_and_same_size(finished: Path) -> None:

@@ -104,3 +104,18 @@ def test_what_a_thread_raises_comes_out_and_no_thread_stays():
     ):
         write(next(items) // 0)
     assert threading.active_count() == before
+
+
+def test_what_is_handed_on_is_written_whatever_became_of_the_one_before() -> None:
+    """An error comes with the next item, which is written all the same: nobody else would close it."""
+    written = []
+
+    def sink(item: int) -> None:
+        if item == 1:
+            raise ValueError("one")
+        written.append(item)
+
+    with pytest.raises(ValueError, match="one"), writing_behind(sink, depth=1) as put:
+        put(1)
+        put(2)
+    assert written == [2]

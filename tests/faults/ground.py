@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from artifacts.run import Run
 from nightrec.main import execute
 from tests.night.shop import DATE, Shop
 
+Damage = Callable[["Ground"], None]
+DAY = datetime(2026, 3, 31, 12, tzinfo=UTC)
 TABLES = ("interactions", "items", "users", "exclude_users", "exclude_items")
 
 
@@ -59,6 +62,18 @@ class Ground:
         self.path(table).unlink()
         self.edit(f"data/{table}.parquet", f"data/{table}")
         return paths
+
+
+def changed(table: str, column: str, change: Callable[[pa.ChunkedArray], Any], ground: Ground) -> None:
+    """Put what *change* makes of a column into its place."""
+    rows = ground.read(table)
+    place = rows.column_names.index(column)
+    ground.write(table, rows.set_column(place, column, change(rows[column])))
+
+
+def rewritten(table: str, change: Callable[[pa.Table], pa.Table], ground: Ground) -> None:
+    """Put what *change* makes of a table into its place."""
+    ground.write(table, change(ground.read(table)))
 
 
 def copy_of(shop: Shop, folder: Path) -> Ground:

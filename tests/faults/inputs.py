@@ -1,21 +1,15 @@
-"""Bad tables: every column missing, renamed, of another type, null or empty; odd ids, times, rows and files."""
+"""Bad tables: every column missing, renamed, of another type, null or empty; odd ids and rows."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tests.faults.ground import TABLES, Case, Counted, Ground, Refused, Same
+from tests.faults.ground import DAY, TABLES, Case, Counted, Damage, Ground, Refused, Same, changed, rewritten
 from tests.night.shop import COLD_USERS, ITEMS, USERS
-
-Damage = Callable[[Ground], None]
-Column = Callable[[pa.ChunkedArray], Any]
 
 COLUMNS = {
     "interactions": ("user_id", "item_id", "time"),
@@ -25,7 +19,6 @@ COLUMNS = {
     "exclude_items": ("id",),
     "histories": ("user_id", "item_ids", "times"),
 }
-DAY = datetime(2026, 3, 31, 12, tzinfo=UTC)
 EVENTS, SECOND_LIST = 5_152, 8  # of the undamaged shop: all events, and those of its second user
 FORBIDDEN_NULLS = {("items", "item_id"), ("items", "eligible"), ("users", "user_id")}
 EXCLUDED = {("exclude_users", "id"), ("exclude_items", "id")}
@@ -36,21 +29,7 @@ def cases() -> Iterator[Case]:
     yield from column_cases()
     yield from empty_cases()
     yield from id_cases()
-    yield from time_cases()
     yield from row_cases()
-    yield from file_cases()
-
-
-def changed(table: str, column: str, change: Column, ground: Ground) -> None:
-    """Put what *change* makes of a column into its place."""
-    rows = ground.read(table)
-    place = rows.column_names.index(column)
-    ground.write(table, rows.set_column(place, column, change(rows[column])))
-
-
-def rewritten(table: str, change: Callable[[pa.Table], pa.Table], ground: Ground) -> None:
-    """Put what *change* makes of a table into its place."""
-    ground.write(table, change(ground.read(table)))
 
 
 def with_histories(damage: Damage, ground: Ground) -> None:
@@ -114,6 +93,10 @@ def column_cases() -> Iterator[Case]:
                 partial(changed, table, column, lambda values: pa.nulls(len(values), values.type)),
                 _of_all_null(table, column),
             )
+
+
+def _without_second(rows: pa.Table) -> pa.Table:
+    return pa.concat_tables([rows.slice(0, 1), rows.slice(2)])
 
 
 def _of_nulls(table: str, column: str) -> Any:
@@ -282,108 +265,6 @@ def _numbered_items(ground: Ground) -> None:
         changed(table, column, numbers, ground)
 
 
-def _times(change: Callable[[np.ndarray], Any], ground: Ground) -> None:
-    seconds = pa.timestamp("s", tz="UTC")  # Parquet has kept milliseconds
-    changed("interactions", "time", lambda times: change(times.cast(seconds).cast(pa.int64()).to_numpy()), ground)
-
-
-def _stamped(change: Callable[[np.ndarray], np.ndarray], ground: Ground) -> None:
-    _times(lambda seconds: pa.array(change(seconds), pa.timestamp("s", tz="UTC")), ground)
-
-
-def _first(value: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda seconds: np.concatenate([[value], seconds[1:]])
-
-
-def _declared(unit: str, factor: int, ground: Ground) -> None:
-    _times(lambda seconds: pa.array(seconds * factor), ground)
-    ground.edit("[inputs.interactions]", f'[inputs.interactions]\ntime_unit = "{unit}"')
-
-
-def _naive(ground: Ground) -> None:
-    """Write local times of Berlin without a zone, and declare it."""
-
-    def local(values: pa.ChunkedArray) -> pa.ChunkedArray:
-        return pc.local_timestamp(values.cast(pa.timestamp("s", tz="Europe/Berlin")))
-
-    changed("interactions", "time", local, ground)
-    ground.edit("[inputs.interactions]", '[inputs.interactions]\nnaive_zone = "Europe/Berlin"')
-
-
-def _without_second(rows: pa.Table) -> pa.Table:
-    return pa.concat_tables([rows.slice(0, 1), rows.slice(2)])
-
-
-def _without_first(ground: Ground) -> None:
-    rewritten("interactions", lambda rows: rows.slice(1), ground)
-
-
-def time_cases() -> Iterator[Case]:
-    """Times without a zone, of other units and types, in the future, before 1970, and beyond all calendars."""
-    refused = ["interactions.parquet", "column time"]
-    for unit in ("ms", "us", "ns"):
-        damage = partial(changed, "interactions", "time", lambda t, unit=unit: t.cast(pa.timestamp(unit, tz="UTC")))
-        yield Case(f"times in {unit}", damage, Same())
-    for unit, factor in (("s", 1), ("ms", 1_000), ("us", 1_000_000)):
-        yield Case(f"whole numbers, said to be {unit}", partial(_declared, unit, factor), Same())
-    yield Case("times without a zone, whose zone is declared", _naive, Same())
-    in_kolkata = partial(changed, "interactions", "time", lambda t: t.cast(pa.timestamp("s", tz="Asia/Kolkata")))
-    yield Case("times of another zone", in_kolkata, Same())
-    yield Case("whole numbers, of no unit", partial(_times, pa.array), Refused([4], [*refused, "time_unit"]))
-    yield Case("milliseconds, said to be s", partial(_declared, "s", 1_000), Refused([4, 5], ["interactions"]))
-    yield Case("seconds, said to be ms", partial(_declared, "ms", 1), Refused([5], ["the newest event is of 1970-01-"]))
-    yield Case("microseconds, said to be s", partial(_declared, "s", 10**6), Refused([4], [*refused, "out of range"]))
-    for kind in (pa.string(), pa.date32(), pa.time64("us"), pa.float64()):
-        damage = partial(changed, "interactions", "time", lambda times, kind=kind: _as(times, kind))
-        yield Case(f"times of {kind}", damage, Refused([4], [*refused, str(kind)]))
-    future = int(datetime(2026, 4, 1, tzinfo=UTC).timestamp())
-    one = Counted({"interactions_future": 1}, _without_first)
-    yield Case("an event of the next day", partial(_stamped, _first(future)), one)
-    yield Case("an event of 2199", partial(_stamped, _first(7_250_000_000)), one)
-    yield Case("an event of 9999-12-31", partial(_stamped, _first(253_402_214_400)), one)
-    yield Case("an event of the year 100,000", partial(_stamped, _first(3_093_527_980_800)), Refused([4], refused))
-    yield Case("an event of 1969", partial(_stamped, _first(-86_400)), Counted({"interactions_before_1970": 1}))
-    yield Case(
-        "events of 1900", partial(_stamped, _first(-2_208_988_800)), Counted({"interactions_before_1970": 1}), "run"
-    )
-    smallest = partial(_times, lambda s: pa.array(_first(-(2**63))(s * 10**6), pa.timestamp("us", tz="UTC")))
-    yield Case("the smallest time that there is", smallest, Refused([4], [*refused, "out of range"]))
-    yield Case(
-        "every event a year late",
-        partial(_stamped, lambda seconds: seconds + 366 * 86_400),
-        Refused([5], ["no event up to the end of 2026-03-31"]),
-    )
-    yield Case(
-        "every event a year early", partial(_stamped, lambda s: s - 366 * 86_400), Refused([5], ["the newest event is"])
-    )
-    yield Case("an empty day", _empty_day, Refused([5], ["the newest event is of 2026-03-30"]))
-    yield Case("a thin day", _thin_day, Refused([5], ["2026-03-31 has", "less than 0.5"]))
-
-
-def _as(times: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if kind == pa.float64():
-        return times.cast(pa.int64()).cast(kind)
-    return pc.strftime(times) if kind == pa.string() else times.cast(pa.timestamp("us", tz="UTC")).cast(kind)
-
-
-def _on_the_day(rows: pa.Table) -> pa.Array:
-    midnight = pa.scalar(datetime(2026, 3, 30, 22, tzinfo=UTC), pa.timestamp("ms", tz="UTC"))
-    return pc.greater_equal(rows["time"], midnight)
-
-
-def _empty_day(ground: Ground) -> None:
-    rewritten("interactions", lambda rows: rows.filter(pc.invert(_on_the_day(rows))), ground)
-    ground.edit("[night]", "[day]\nnewest_within_hours = 20\n\n[night]")
-
-
-def _thin_day(ground: Ground) -> None:
-    def thinned(rows: pa.Table) -> pa.Table:
-        on_day = _on_the_day(rows)
-        return pa.concat_tables([rows.filter(pc.invert(on_day)), rows.filter(on_day).slice(0, 3)])
-
-    rewritten("interactions", thinned, ground)
-
-
 def _bot(ground: Ground) -> None:
     """Let one user have a million events."""
     rows = ground.read("interactions")
@@ -447,78 +328,3 @@ def row_cases() -> Iterator[Case]:
     yield Case(
         "a day that is no day of the files", lambda ground: None, Refused([5], ["2027-01-01"]), date="2027-01-01"
     )
-
-
-def _in_folder(change: Callable[[list[Path]], None], ground: Ground) -> None:
-    """Split interactions into two files of a folder, then change something there."""
-    change(ground.split("interactions"))
-
-
-def _cut(paths: list[Path]) -> None:
-    paths[1].write_bytes(paths[1].read_bytes()[:-100])
-
-
-def _without_middle(paths: list[Path]) -> None:
-    content = paths[1].read_bytes()
-    paths[1].write_bytes(content[:200] + content[2_000:])
-
-
-def _another_schema(paths: list[Path]) -> None:
-    rows = pq.read_table(paths[1])
-    pq.write_table(rows.set_column(0, "user_id", rows["user_id"].cast(pa.string())), paths[1])
-
-
-def _below(paths: list[Path]) -> None:
-    folder = paths[1].parent / "date=2026-03-31"
-    folder.mkdir()
-    paths[1].rename(folder / "part.parquet")
-
-
-def _column_twice(ground: Ground) -> None:
-    rows = ground.read("interactions")
-    ground.write("interactions", pa.table([*rows.columns, rows["time"]], names=[*rows.column_names, "time"]))
-
-
-def _dangling(paths: list[Path]) -> None:
-    (paths[0].parent / "part-9.parquet").symlink_to(paths[0].parent / "gone")
-
-
-def file_cases() -> Iterator[Case]:
-    """Files that are hidden, of zero bytes, cut, foreign, misplaced or gone."""
-    damages: dict[str, tuple[Callable[[list[Path]], Any], Any]] = {
-        "in two files": (lambda paths: None, Same()),
-        "with a hidden file": (
-            lambda paths: (paths[0].parent / "._part").write_text("x"),
-            Counted({"hidden_files": 1}),
-        ),
-        "with a mark of the writer": (lambda p: (p[0].parent / "_SUCCESS").touch(), Counted({"hidden_files": 1})),
-        "in a folder below": (_below, Same()),
-        "with a file of zero bytes": (lambda paths: paths[1].write_bytes(b""), Refused([4], ["part-1", "zero bytes"])),
-        "with a file cut short": (_cut, Refused([4], ["part-1.parquet", "whole Parquet file"])),
-        "with a file without its middle": (_without_middle, Refused([4], ["part-1.parquet", "whole Parquet file"])),
-        "with a foreign file": (
-            lambda paths: (paths[0].parent / "more.csv").write_text("a,b\n1,2\n"),
-            Refused([4], ["more.csv", "expected only Parquet"]),
-        ),
-        "with text called Parquet": (
-            lambda paths: (paths[0].parent / "more.parquet").write_text("user_id,item_id\n" * 9),
-            Refused([4], ["more.parquet", "whole Parquet file"]),
-        ),
-        "with a file of another type": (_another_schema, Refused([4], ["part-1.parquet", "user_id", "string"])),
-        "with a link that leads nowhere": (_dangling, Refused([4], ["part-9.parquet"])),
-        "with no file left": (lambda paths: [path.unlink() for path in paths], Refused([5], ["found none"])),
-    }
-    for name, (change, expects) in damages.items():
-        yield Case(f"interactions {name}", partial(_in_folder, change), expects)
-    yield Case("a column that is there twice", _column_twice, Refused([4], ["interactions.parquet", "time", "2 times"]))
-    more = partial(rewritten, "items", lambda rows: rows.append_column("price", pa.array(np.arange(len(rows)) * 0.5)))
-    yield Case("a column that nobody asked for", more, Same())
-    for table in TABLES:
-        gone = partial(lambda table, ground: ground.path(table).unlink(), table)
-        yield Case(f"{table} is not there", gone, Refused([5], [f"{table}.parquet", "found none"]))
-    yield Case("items is a folder that is empty", _empty_folder, Refused([5], ["items.parquet", "found none"]))
-
-
-def _empty_folder(ground: Ground) -> None:
-    ground.path("items").unlink()
-    ground.path("items").mkdir()

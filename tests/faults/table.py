@@ -1,5 +1,5 @@
-"""The table of bad inputs: of tables, of configs and command lines, and of models."""
+"""The table of bad inputs: of tables, of times, of files, of configs and command lines, and of models."""
 
-from tests.faults import configs, inputs, models
+from tests.faults import configs, files, inputs, models, moments
 
-CASES = [*inputs.cases(), *configs.cases(), *models.cases()]
+CASES = [*inputs.cases(), *moments.cases(), *files.cases(), *configs.cases(), *models.cases()]
