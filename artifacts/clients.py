@@ -10,16 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.errors import StoreError
+from artifacts.errors import RefusedByStoreError
 
 if TYPE_CHECKING:
     from obstore.store import BackoffConfig, ClientConfig, ObjectStore, RetryConfig
 
 HELP = "docs/stores.md says how a store is told who we are"
-
-
-class RefusedByStoreError(StoreError):
-    """What no waiting changes: our credentials, our rights, or that there is no such bucket."""
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,8 @@
   - NotReadyError        5  the input is not there yet
   - ParityError          1  an exported graph does not do what its source does
   - DeviceError          1  the device asked for is not what we got
-  - StoreError           1  the object store cannot be reached, or refuses us
+  - StoreError           1  the object store cannot be reached, or fails
+    + RefusedByStoreError 1 it refuses us, which no waiting changes
   - StaleRunError        1  a step was asked of a run that another step has not finished, or on another profile
 """
 
@@ -72,6 +73,10 @@ class DeviceError(NightrecError):
 
 class StoreError(NightrecError):
     """The object store cannot be reached, refuses us, or does not do what pointers rest on."""
+
+
+class RefusedByStoreError(StoreError):
+    """What no waiting changes: our credentials, our rights, or that there is no such bucket."""
 
 
 class StaleRunError(NightrecError):

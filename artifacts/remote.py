@@ -14,8 +14,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from artifacts.clients import HELP, RefusedByStoreError, client_of
-from artifacts.errors import ConflictError, CorruptError, StoreError
+from artifacts.clients import HELP, client_of
+from artifacts.errors import ConflictError, CorruptError, RefusedByStoreError, StoreError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -30,7 +30,7 @@ _MISSING = FileNotFoundError  # what obstore raises for an object, or a bucket, 
 
 
 def _patient(ask: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Ask again what changes nothing, for as long as the store has: the library gives up where an answer breaks off."""
+    """Ask again, in the declared time, what may be done twice: the library gives up where an answer breaks off."""
 
     @wraps(ask)
     def asking(remote: "Remote", *arguments: Any, **options: Any) -> Answer:
@@ -188,6 +188,7 @@ class Remote:
         self._put(key, path, sha256, tag, part)
         return sha256
 
+    @_patient
     def _put(self, key: str, path: Path, sha256: str, tag: str, part: int) -> None:
         import obstore
 
@@ -212,6 +213,7 @@ class Remote:
             self.delete([key])
             raise StoreError(f"{self.url}/{key}: the store does not hold what was sent; it is removed, try again")
 
+    @_patient
     def write(self, key: str, content: bytes) -> None:
         """Write a small object, whatever was there, and check what has arrived.
 

@@ -203,7 +203,7 @@ def test_exit_codes_are_those_of_the_readme() -> None:
     for kind in kinds:
         line = next(line for line in table.splitlines() if kind.__name__ in line)
         assert kind.exit_code == int(line.split(kind.__name__)[1].split()[0])
-    assert len(kinds) == 11
+    assert len(kinds) == 12
 
 
 def test_the_policy_of_seen_items_is_a_time() -> None:

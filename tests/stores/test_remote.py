@@ -220,10 +220,11 @@ def test_a_lost_answer_to_a_swap_that_another_won_is_no_victory(proxy: Proxy, be
     assert found[0] == b"theirs"
 
 
-def test_a_lost_answer_to_an_upload_is_no_loss(proxy: Proxy, behind: Remote, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_lost_answer_to_an_upload_is_no_loss(proxy: Proxy, behind: Remote, tmp_path: Path, method: str) -> None:
     """Parts, their completion and whole files are sent again where nobody heard that they arrived."""
     content = made(tmp_path / "a", MANY)
-    proxy.meddle = times(2, "PUT", "/a", lose_answer=True)
+    proxy.meddle = times(2, method, "/a", lose_answer=True)
     behind.upload("a", tmp_path / "a")
     assert behind.download("a", tmp_path / "b") == (hashlib.sha256(content).hexdigest(), MANY)
 
