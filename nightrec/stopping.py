@@ -68,5 +68,7 @@ def stopping_as_itself() -> Iterator[None]:
 def end_by_force(number: int, farewell: Callable[[int], None] = lambda number: None) -> None:
     """Give this process ``GRACE`` seconds to end by itself, then end it with the exit code of the signal *number*."""
     time.sleep(GRACE)
-    farewell(number)
+    speaker = threading.Thread(target=farewell, args=(number,), daemon=True)  # whom nobody need listen to any more
+    speaker.start()
+    speaker.join(1)
     os._exit(128 + number)

@@ -94,6 +94,30 @@ def inside(*arguments):
         except BaseException:
             pass
 """
+FILLS = """
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, b"x" * 4096)
+except BlockingIOError:
+    os.set_blocking(2, True)
+"""
+WORKERS = """
+def inside(*arguments):
+    from deaf import deaf
+    from nightrec.workers import run_groups
+    run_groups(deaf, [[0], [1]], lambda rows: None)
+"""
+DEAF_WORKER = """
+import hashlib, os
+from pathlib import Path
+import nightrec.stopping
+def deaf(group, advance):
+    nightrec.stopping.GRACE = 1.0
+    with open({gate!r}, "a") as file:
+        file.write(f"{{os.getpid()}} ")
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
 
 
 @contextmanager
@@ -136,22 +160,16 @@ def test_it_ends_as_stopped_inside_any_call(
     assert "Traceback" not in err
 
 
-WORKERS = """
-def inside(*arguments):
-    from deaf import deaf
-    from nightrec.workers import run_groups
-    run_groups(deaf, [[0], [1]], lambda rows: None)
-"""
-DEAF_WORKER = """
-import hashlib, os
-from pathlib import Path
-import nightrec.stopping
-def deaf(group, advance):
-    nightrec.stopping.GRACE = 1.0
-    with open({gate!r}, "a") as file:
-        file.write(f"{{os.getpid()}} ")
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-"""
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_nobody_need_hear_it(tmp_path: Path, surface: Path, reader: str) -> None:
+    """A pipe that is closed, or full, does not keep the process."""
+    fills = "" if reader == "gone" else FILLS
+    with program(tmp_path, surface, fills + DEAF, grace=1.0) as process:
+        assert process.stderr
+        if reader == "gone":
+            process.stderr.close()
+        process.terminate()
+        assert process.wait(50) == 143
 
 
 def test_workers_inside_a_call_end_too(tmp_path: Path, surface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
