@@ -56,8 +56,9 @@ def stage() -> Iterator[Stage]:
             wanted = ordinary_night(ordinary, FOLDER / "beside" / "ordinary" / "store", DATE)
         started.result()
         airflow.call("POST", "/api/v2/pools", {"name": "nightrec_gpu", "slots": 1})
-        airflow.call("POST", "/api/v2/variables", {"key": "nightrec_webhook", "value": webhook.address})
-        yield Stage(airflow, webhook, shop, FOLDER, wanted)
+        made = Stage(airflow, webhook, shop, FOLDER, wanted)
+        made.tell(webhook.address)
+        yield made
     finally:
         airflow.stop()
         webhook.close()

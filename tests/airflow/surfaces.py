@@ -29,6 +29,7 @@ OWN_SETTINGS = {  # of single surfaces
     "double": {"GPU_POOL": "nightrec_gpu"},
     "backfill": {"SCHEDULE": "0 2 * * *", "WAIT_SECONDS": "600"},
     "late": {"SCHEDULE": "0 2 * * *"},
+    "job": {"SCHEDULE": "0 2 * * *", "WAIT_SECONDS": "600"},
     "demo": {"TIMEZONE": "UTC"},
 }
 
@@ -114,6 +115,13 @@ class Stage:
         self.airflow.unpause(surface.dag)
         return surface
 
+    def tell(self, address: str) -> None:
+        """Have Airflow call the webhook at *address*."""
+        name = "nightrec_webhook"
+        known = [variable["key"] for variable in self.airflow.call("GET", "/api/v2/variables")["variables"]]
+        how, path = ("PATCH", f"/api/v2/variables/{name}") if name in known else ("POST", "/api/v2/variables")
+        self.airflow.call(how, path, {"key": name, "value": address})
+
     def consumed(self, surface: Surface) -> list[str]:
         """The versions that the consumer of a surface was run for, once all its runs have ended well."""
         versions = []
@@ -145,7 +153,7 @@ def settings(folder: Path, command: Path) -> dict[str, str]:
 
 def write_surfaces(shop: Shop, folder: Path) -> Path:
     """Make every surface under *folder*, and one of which Airflow knows nothing; give the config of that one."""
-    for name in ("killed", "cleared", "zombie", "scheduler", "double", "backfill", "future"):
+    for name in ("killed", "cleared", "zombie", "scheduler", "double", "backfill", "future", "job"):
         write_config(shop, folder, name)
     shared = shop.data / "items.parquet"
     items = folder / "cut" / "items.parquet"
