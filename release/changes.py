@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from artifacts.run import Run, replay_of
 from artifacts.tables import opening_arrow
 from release.content import Content, batches_of, schema_of
-from release.figures import Night, histories_of, score_edges
+from release.figures import POPULAR, Night, histories_of, score_edges
 from release.gate import Against, Change, Gate
 from release.history import Past, reference
 from release.measure import RecentMeasure, bins_of, count_cold
@@ -97,6 +97,7 @@ def compared(
         **_users(content, before, limits),
         "items_gone": _gone("item_id", content.items, before.items, limits),
         "recent_changed": _recent_changed(night.recent, earlier),
+        "popular_gone": _popular_gone(night.popular, earlier),
     }
     all_users |= _replayed(run, content, earlier, limits, trained_through)
     if model_change(content, earlier):
@@ -267,6 +268,14 @@ def _recent_changed(now: RecentMeasure, earlier: Earlier) -> Figure:
     before = RecentMeasure(report.recent["first"], np.array(report.recent["counts"], np.int64))
     changed = now.changed(before)
     return Figure(None, "no event of the last four weeks is in both nights") if changed is None else Figure(changed)
+
+
+def _popular_gone(now: Sequence[int | str], earlier: Earlier) -> Figure:
+    report = earlier.past[0].report
+    if report is None or not report.popular:
+        return Figure(None, f"{earlier.version} has no record of popular items")
+    before = report.popular[:POPULAR]
+    return Figure(1 - len(set(before) & set(now[: 2 * len(before)])) / len(before))
 
 
 def score_bins(earlier: Content) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ from artifacts.run import Run, recording
 from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
 from release.changes import Earlier, Levels, compared, figures_of, model_change, segment_levels
 from release.content import content_of_release, content_of_run, judged_digest
-from release.figures import levels_of, measure_night
+from release.figures import POPULAR, levels_of, measure_night
 from release.gate import Gate
 from release.gates import GATES
 from release.history import Past, past_nights
@@ -146,6 +146,7 @@ def _judge(
         figures=_numbers(levels[""]),
         segments=_recorded(segments, night.segments, levels),
         recent={"first": night.recent.first, "counts": night.recent.counts.tolist()},
+        popular=night.popular[:POPULAR],
     )
 
 

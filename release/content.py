@@ -65,7 +65,8 @@ def judged_digest(run: Run) -> str:
     histories = [layout.histories(shard, run.shards) for shard in range(run.shards)]
     seen = [layout.seen(shard, run.shards) for shard in range(run.shards)]
     replay = replay_of(run).layout
-    paths = [*content_files(run).values(), layout.catalogue, *histories, *seen, replay.happened, replay.scores(0, 1)]
+    paths = [*content_files(run).values(), layout.catalogue, layout.popular, *histories, *seen]
+    paths += [replay.happened, replay.scores(0, 1)]
     recorded = {path.relative_to(run.folder).as_posix(): asdict(read_sidecar(path)) for path in paths}
     return document_digest({"run_key": run.run_key, "files": recorded})
 

@@ -36,6 +36,8 @@ from release.verdicts import Figure
 PROBABILITY_EDGES = 1 / (1 + np.exp(-np.arange(-8.0, 8.5, 0.5)))
 PRODUCT_EDGES = np.sinh(np.linspace(-5.0, 5.0, 21))
 
+POPULAR = 100  # most popular items that are looked for among twice as many
+
 # Where each interaction that ``prepare`` reads must be found again.
 _WAYS_OF_AN_INTERACTION = (
     "interactions",
@@ -57,6 +59,7 @@ class Night:
         item_rows: Rows of the item vectors.
         histories: The histories.
         recent: When users and items last met.
+        popular: Ids of the items with the most events of the last days, most first.
         missing: Users of the histories without a recommendation.
         empty: Those among them who have had everything.
         extra: Recommended users who are in no history.
@@ -74,6 +77,7 @@ class Night:
     item_rows: int
     histories: HistoriesMeasure
     recent: RecentMeasure
+    popular: list[int | str]
     missing: int
     empty: int
     extra: int
@@ -104,7 +108,7 @@ def measure_night(run: Run, content: Content, segments: Segments) -> Night:
     """
     layout, histories = run.layout, histories_of(run)
     seen = [layout.seen(shard, run.shards) for shard in range(run.shards)]
-    for path in (layout.catalogue, *histories, *seen):
+    for path in (layout.catalogue, layout.popular, *histories, *seen):
         verify_file(path)
     with opening_arrow(layout.catalogue) as reader:
         catalogue = reader.read_all()
@@ -127,6 +131,7 @@ def measure_night(run: Run, content: Content, segments: Segments) -> Night:
         item_rows=item_rows,
         histories=measure_histories(histories),
         recent=measure_recent(seen, run.now),
+        popular=_most_popular(layout.popular),
         missing=sum(missing for missing, _ in users),
         empty=empty,
         extra=sum(extra for _, extra in users),
@@ -137,6 +142,13 @@ def measure_night(run: Run, content: Content, segments: Segments) -> Night:
         features={name: int(np.count_nonzero(catalogue[name].to_numpy() == UNKNOWN_ROW)) for name in side},
         segments=measure_segments(segments, histories, content.scores, edges),
     )
+
+
+def _most_popular(path: Path) -> list[int | str]:
+    for batch in batches_of([path], ["item_id"], most=2 * POPULAR):
+        found: list[int | str] = batch.column(0).to_pylist()
+        return found
+    return []
 
 
 def _exhausted(run: Run, content: Content, shard: int, indexed: npt.NDArray[np.bool_]) -> int:

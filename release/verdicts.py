@@ -104,7 +104,7 @@ def _verdict(gate: Gate, name: str, figure: Figure) -> Verdict:
 class GateReport:
     """What the gates said of a run; the content of ``gates.json``.
 
-    Later nights measure themselves against ``figures``, ``segments`` and ``recent``.
+    Later nights measure themselves against all but the verdicts.
 
     Attributes:
         date: The data date, ISO.
@@ -117,6 +117,7 @@ class GateReport:
         segments: For each declared segment ``figures``, and ``score_bins``: its ranked rows by score.
         recent: Pairs of user and item by the quarter of a day in which they last met: ``first`` is the number of the
             first quarter since 1970, ``counts`` are the pairs of each whole one from there.
+        popular: Ids of the items with the most events of the last days, most first.
     """
 
     date: str
@@ -128,6 +129,7 @@ class GateReport:
     figures: dict[str, float]
     segments: dict[str, dict[str, Any]]
     recent: dict[str, Any]
+    popular: list[int | str]
 
     @property
     def passed(self) -> bool:
@@ -155,6 +157,6 @@ class GateReport:
         Raises:
             KeyError, TypeError, ValueError: If it is another document.
         """
-        names = ("date", "run_key", "judged", "asked", "earlier", "figures", "segments", "recent")
+        names = ("date", "run_key", "judged", "asked", "earlier", "figures", "segments", "recent", "popular")
         verdicts = tuple(Verdict(**{**v, "state": State(v["state"])}) for v in document["verdicts"])
         return cls(**{name: document[name] for name in names}, verdicts=verdicts)

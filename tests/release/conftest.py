@@ -57,6 +57,7 @@ class Night:
         exclude_seen: The night's policy; ``exclude_days`` is 2.
         country: Vocabulary row of each user's country; without one the histories have no profile feature.
         now: End of the data date, in seconds since 1970.
+        popular: Items with events of the last days, most first.
         replayed: Each user of the replay with the catalogue rows of what they did on the data date.
         replayed_shift: Moves the replay's lists along the catalogue.
     """
@@ -80,6 +81,7 @@ class Night:
     exclude_seen: str = "all"
     country: Callable[[Any], int] | None = None
     now: int = 0
+    popular: list[int] = field(default_factory=list)
     replayed: dict[Any, list[int]] = field(default_factory=dict)
     replayed_shift: int = 0
 
@@ -135,6 +137,11 @@ def _catalogue_and_index(run: Run, night: Night) -> None:
     eligible = [night.eligible(item) for item in night.items]
     columns = [ids, pa.array(range(2, count + 2), pa.int32()), eligible, [True] * count, pa.nulls(count, pa.string())]
     _write(run, layout.catalogue, schema, pa.table(columns, schema=schema))
+
+    schema, popular = schemas.popular(pa.int64()), [item for item in night.popular if item in night.items]
+    columns = [popular, [night.items.index(item) for item in popular], range(len(popular), 0, -1)]
+    table = pa.table([pa.array(column, f.type) for column, f in zip(columns, schema, strict=True)], schema=schema)
+    _write(run, layout.popular, schema, table)
 
     vectors = night.vectors(np.random.default_rng(1).normal(size=(count, WIDTH)).astype(np.float32))
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schemas.vector_of(WIDTH))

@@ -133,6 +133,18 @@ def test_times_that_were_shifted_are_found(night: Make) -> None:
     assert verdicts_of(unmoved)["recent_changed"].value == 2
 
 
+def test_popular_items_that_are_popular_no_more_are_counted(night: Make) -> None:
+    """Where events are given to other items, nobody's count of events moves, and the popular items do."""
+    many = list(range(1000, 1400))
+    released(night(items=many, popular=many[:120]))
+    fell = [*many[110:300], *many[:50]]  # of the hundred, ten are still among the first two hundred
+    verdict = verdicts_of(night(date="2026-03-02", items=many, popular=fell))["popular_gone"]
+    assert (verdict.state, verdict.value) == (State.FAIL, pytest.approx(0.9))
+    moved = [*many[60:200], *many[:60]]
+    verdict = verdicts_of(night(date="2026-03-02", items=many, popular=moved, shift=1))["popular_gone"]
+    assert (verdict.state, verdict.value) == (State.PASS, 0)
+
+
 def test_median_of_seven_is_of_seven_releases(night: Make) -> None:
     """One bad night that was published does not become the yardstick: the median is."""
     users = dict.fromkeys(days(8), 60) | {"2026-03-01": 10, "2026-03-08": 45}

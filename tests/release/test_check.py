@@ -394,8 +394,8 @@ def test_constant_scores_are_refused_on_a_first_night_too(night: Make) -> None:
 
 def test_model_change_is_a_declared_reason(night: Make) -> None:
     """With another model, churn and score shift do not apply and say so; counts still do."""
-    released(night)
-    run = night(date="2026-03-02", shift=20, model="2")
+    released(night, popular=[1003, 1001])
+    run = night(date="2026-03-02", shift=20, model="2", popular=[1001])
     report = check(run, root_of(run), threads=1)
     skipped = {v.name: v.why for v in report.verdicts if v.state is State.SKIP}
     changing = {gate.name for gate in GATES if gate.of_model}

@@ -130,7 +130,7 @@ def test_report_survives_its_json() -> None:
     verdicts = judge([AT_MOST, AT_LEAST], {"share": Figure(math.nan)})
     segments = {"country=de": {"figures": {"rows": 2}, "score_bins": [1, 1]}}
     recent = {"first": 7, "counts": [1, 2]}
-    report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3}, segments, recent)
+    report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3}, segments, recent, ["b", "a"])
     assert not report.passed
     assert GateReport.from_document(json.loads(json.dumps(report.document(), allow_nan=False))) == report
 
