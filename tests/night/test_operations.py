@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightrec.main import execute
+from release.gates import GATES
 from release.pointer import read_pointer, versions
 from tests.night.shop import Shop, write_bundles
 from tests.runbook import PAGE, commands, commands_of
@@ -34,6 +35,14 @@ def test_every_link_leads_somewhere() -> None:
 
     assert [page for page, _ in links if page and not (PAGE.parent / page).exists()] == []
     assert [anchor for page, anchor in links if not page and anchor not in anchors] == []
+
+
+def test_every_gate_stands_on_the_page_once() -> None:
+    """Whoever is told a gate's name finds what it asks, and what to look at."""
+    table = PAGE.read_text("utf-8").partition("| gates | they ask")[2].partition("\n\n")[0]
+    told = [name for row in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
+
+    assert sorted(told) == sorted(gate.name for gate in GATES)
 
 
 @pytest.fixture
