@@ -32,12 +32,14 @@ class Sidecar:
         sha256: Digest taken while the file was written.
         rows: Rows of a table, 0 of another file.
         inputs: Digest of all that the content was computed from.
+        run_key: The run that it belongs to; ``""`` for a file of no run.
     """
 
     size: int
     sha256: str
     rows: int
     inputs: str
+    run_key: str = ""
 
     def write(self, path: Path) -> None:
         """Say that the file at *path* is done."""
@@ -56,12 +58,27 @@ def read_sidecar(path: Path) -> Sidecar:
         raise StaleRunError(f"{path} is not finished (no {sidecar.name}); run the step that writes it first")
     document = read_sealed(sidecar, version=FORMAT, remedy=f"remove it and {path.name}, and run their step again")
     try:
-        only(document, "size", "sha256", "rows", "inputs")
-        return Sidecar(
-            whole(document, "size"), text(document, "sha256", SHA256), whole(document, "rows"), str(document["inputs"])
-        )
+        only(document, "size", "sha256", "rows", "inputs", "run_key")
+        size, sha256, rows = whole(document, "size"), text(document, "sha256", SHA256), whole(document, "rows")
+        return Sidecar(size, sha256, rows, str(document["inputs"]), str(document["run_key"]))
     except (KeyError, ValueError) as error:
         raise CorruptError(f"{sidecar}: expected the fields of a sidecar ({error})") from error
+
+
+def sidecar_within(path: Path, run_key: str) -> Sidecar:
+    """Read what was recorded of a file of the run *run_key*: another night's, put in its place, is whole but not its.
+
+    Raises:
+        StaleRunError: If it is not finished.
+        CorruptError: If it was made in another run.
+    """
+    sidecar = read_sidecar(path)
+    if sidecar.run_key not in ("", run_key):
+        raise CorruptError(
+            f"{path}: is a file of run {sidecar.run_key}, put into run {run_key}; remove it and its sidecar, and run "
+            "its step again"
+        )
+    return sidecar
 
 
 def is_done(path: Path, inputs: str) -> bool:
@@ -186,12 +203,12 @@ def writing_table(path: Path, schema: pa.Schema, *, metadata: Mapping[str, str],
             writer = TableWriter(stream, schema)
             yield writer
             writer.finish()
-    Sidecar(hashing.size, hashing.sha256, writer.rows, inputs).write(path)
+    Sidecar(hashing.size, hashing.sha256, writer.rows, inputs, metadata.get("run_key", "")).write(path)
 
 
-def finish_file(path: Path, *, inputs: str) -> Sidecar:
+def finish_file(path: Path, *, inputs: str, run_key: str = "") -> Sidecar:
     """Write the sidecar of a file that a foreign library wrote (a FAISS index), after it is complete."""
-    sidecar = Sidecar(size_of(path) or 0, file_digest(fetched(path)), 0, inputs)
+    sidecar = Sidecar(size_of(path) or 0, file_digest(fetched(path)), 0, inputs, run_key)
     sidecar.write(path)
     return sidecar
 

@@ -293,7 +293,7 @@ def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inp
     with staged_file(layout.ivf) as file:
         faiss.write_index(index.ivf, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     _require_same_answers(layout.ivf, index)
-    finish_file(layout.ivf, inputs=inputs)
+    finish_file(layout.ivf, inputs=inputs, run_key=run.run_key)
     ids = item_ids.take(pa.array(index.items))
     with writing_table(layout.items, schemas.index_items(run.item_type), metadata=metadata, inputs=inputs) as table:
         table.write(pa.table({"item_id": ids, "item": index.items}))
@@ -309,7 +309,7 @@ def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inp
         **said,
     }
     write_json(layout.parameters, document)
-    finish_file(layout.parameters, inputs=inputs)
+    finish_file(layout.parameters, inputs=inputs, run_key=run.run_key)
 
 
 def _require_same_answers(path: Path, index: Index) -> None:

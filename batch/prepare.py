@@ -5,7 +5,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from artifacts.store import (
     write_json,
     write_sealed,
 )
-from artifacts.tables import read_sidecar, writing_table
+from artifacts.tables import read_sidecar, sidecar_within, writing_table
 from batch.profile import resolve_profile
 from batch.shards import nothing
 from features.catalogue import encode_catalogue
@@ -179,6 +179,8 @@ def _make(
             profile=profile,
             counts={"hidden_files": types.hidden_files, **counts},
         )
+        for path in _tables(RunLayout(folder), request.shards):
+            replace(read_sidecar(path), run_key=run_key).write(path)
         return _settle(folder, run)
 
 
@@ -354,7 +356,7 @@ def _is_whole(run: Run) -> bool:
     """Whether every prepared table is there with the size it had; who reads one checks its bytes."""
     for path in _tables(run.layout, run.shards):
         try:
-            size = read_sidecar(path).size
+            size = sidecar_within(path, run.run_key).size
         except (StaleRunError, CorruptError):
             return False
         if size_of(path) != size:

@@ -11,7 +11,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import StaleRunError
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, sweep_staged_files
-from artifacts.tables import is_done, read_sidecar
+from artifacts.tables import is_done, sidecar_within
 from batch.memory import give_back_what_is_freed
 from batch.overlap import writing_behind
 
@@ -61,7 +61,7 @@ def inputs_digest(run: Run, bundles: Sequence[Bundle], files: Sequence[Path], **
     Raises:
         StaleRunError: If a file is not finished.
     """
-    sha256 = {path.relative_to(run.folder).as_posix(): read_sidecar(path).sha256 for path in files}
+    sha256 = {path.relative_to(run.folder).as_posix(): sidecar_within(path, run.run_key).sha256 for path in files}
     return document_digest(
         {
             "run_key": run.run_key,

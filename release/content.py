@@ -13,7 +13,7 @@ from artifacts.layout import ReleaseLayout
 from artifacts.release import Manifest, verify_content_file
 from artifacts.run import Run, replay_of
 from artifacts.store import read_json
-from artifacts.tables import opening_arrow, read_sidecar, verify_file
+from artifacts.tables import opening_arrow, sidecar_within, verify_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def judged_digest(run: Run) -> str:
     replay = replay_of(run).layout
     paths = [*content_files(run).values(), layout.catalogue, layout.popular, *histories, *seen]
     paths += [replay.happened, replay.scores(0, 1)]
-    recorded = {path.relative_to(run.folder).as_posix(): asdict(read_sidecar(path)) for path in paths}
+    recorded = {path.relative_to(run.folder).as_posix(): asdict(sidecar_within(path, run.run_key)) for path in paths}
     return document_digest({"run_key": run.run_key, "files": recorded})
 
 
@@ -80,7 +80,7 @@ def content_of_run(run: Run) -> Content:
     """
     files = content_files(run)
     for path in files.values():
-        read_sidecar(path)  # what is not finished is said before gigabytes are read
+        sidecar_within(path, run.run_key)  # what is not finished is said before gigabytes are read
     for path in files.values():
         verify_file(path)
     layout = run.layout

@@ -27,7 +27,7 @@ from artifacts.store import (
     staged_folder,
     sweep_staged_folders,
 )
-from artifacts.tables import read_sidecar
+from artifacts.tables import sidecar_within
 from release.content import content_files, judged_digest
 from release.pointer import (
     LATEST,
@@ -163,7 +163,9 @@ def _again(run: Run, channel: str) -> str:
 
 
 def _manifest(run: Run, earlier: Release | None) -> Manifest:
-    files = {name: ContentFile.of(read_sidecar(path)) for name, path in sorted(content_files(run).items())}
+    files = {
+        name: ContentFile.of(sidecar_within(path, run.run_key)) for name, path in sorted(content_files(run).items())
+    }
     ids = ("model_id", "bundle_id")
     bundles = {role: {name: said[name] for name in ids} for role, said in sorted(run.bundles.items())}
     manifest = Manifest(run.date, run.run_key, bundles, earlier.version if earlier else None, files)

@@ -25,6 +25,7 @@ from artifacts.tables import (
     read_sidecar,
     read_table,
     reading_table,
+    sidecar_within,
     verify_file,
     writing_table,
 )
@@ -346,3 +347,14 @@ def test_trouble_of_another_file_is_not_blamed_on_the_one_being_read(finished: P
     """A full disk while a table is read is no sign that the table is corrupt."""
     with pytest.raises(OSError, match="No space left"), opening_arrow(finished):
         raise OSError(28, "No space left on device")
+
+
+def test_a_file_of_another_run_is_found(tmp_path: Path) -> None:
+    """Another night's table, put in its place with its sidecar, is whole, and is not this night's."""
+    table = pa.table({"value": pa.array(["a"])}, schema=pa.schema([pa.field("value", pa.string(), nullable=False)]))
+    with writing_table(tmp_path / "a.arrow", table.schema, metadata={"run_key": "1" * 16}, inputs="d") as writer:
+        writer.write(table)
+
+    assert sidecar_within(tmp_path / "a.arrow", "1" * 16).rows == 1
+    with pytest.raises(CorruptError, match=rf"a\.arrow: is a file of run {'1' * 16}, put into run {'2' * 16}"):
+        sidecar_within(tmp_path / "a.arrow", "2" * 16)
