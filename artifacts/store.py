@@ -157,7 +157,10 @@ def exclusive(path: Path) -> Iterator[None]:
         with suppress(OSError):  # on a full disk nobody is named, and the lock is held all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)  # nobody holds it any more, and no file names a machine
     finally:
         os.close(descriptor)
 
