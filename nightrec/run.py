@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import ConflictError, CorruptError, NotReadyError, RefusedError, StaleRunError, UsageError
 from artifacts.run import Run, StepResult, find_run, parse_group, parse_shards
-from artifacts.store import amend_sealed, exclusive, is_there, remove_file
+from artifacts.store import amend_sealed, exclusive, remove_file
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say
@@ -219,9 +219,11 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
     Raises:
         RefusedError: If a gate fails.
     """
+    from release.check import standing_report
+
     start = time.monotonic()
     with exclusive(run.folder / ".check.lock"):
-        stands = _stands(config, run, channel)
+        stands = standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config)) is not None
         try:
             about = steps.check(config, run, channel)
         except RefusedError as error:
@@ -229,12 +231,6 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
                 raise
             about = f"overridden: {error}"
     return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
-
-
-def _stands(config: Config, run: Run, channel: str) -> bool:
-    from release.check import standing_report
-
-    return standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config)) is not None
 
 
 def publish_run(
@@ -257,8 +253,10 @@ def publish_run(
 
 def _publish(config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str) -> "Published":
     """Publish; a verdict that stands no longer, since readers have had another release meanwhile, is given anew."""
-    if is_there(run.layout.record.gates) and not _stands(config, run, channel):
-        say("nightrec: since it was checked another night was published, or its gates were changed: it is judged again")
+    from release.publish import outdated
+
+    if why := outdated(run, config.root, channel):
+        say(f"nightrec: {why}; it is judged again")
         check_run(config, run, override=override, channel=channel)
     return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
 

@@ -137,24 +137,47 @@ def publish(
     )
 
 
+def outdated(run: Run, root: Path, channel: str = LATEST) -> str:
+    """Say why the verdict that was given on *run* stands no longer; ``""`` if it stands, or none was given.
+
+    Raises:
+        StaleRunError: If a step is not finished.
+        CorruptError: If the verdict, or the release to compare with, is changed.
+    """
+    report = _verdict(run)
+    earlier = earlier_release(root, run.date, channel)
+    return _outdated(report, run, earlier.version if earlier else None, channel) if report else ""
+
+
 def _objection(run: Run, earlier: str | None, channel: str) -> str:
     """Say why the run is not blessed for readers of *channel*, who have had *earlier*; ``""`` if it is."""
-    record = run.layout.record
-    if not is_there(record.gates):
+    report = _verdict(run)
+    if report is None:
         return f"{run.folder}: not checked yet; run `nightrec check --date {run.date}` first"
-    try:
-        report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{record.gates}: expected the gates' verdict ({error!r}); run `nightrec check`") from error
-    if report.run_key != run.run_key or report.judged != judged_digest(run):
-        return f"{record.gates}: judges other content than the run has now; run `nightrec check` again"
-    if report.earlier != earlier:
-        judged, had = report.earlier or "no earlier release", earlier or "none of an earlier date"
-        return (
-            f"{record.gates}: compares with {judged}, but readers of {channel} have had {had}; {_again(run, channel)}"
-        )
+    if objection := _outdated(report, run, earlier, channel):
+        return f"{objection}; {_again(run, channel)}"
     if report.failed:
         return f"{run.date}: refused by the gates {', '.join(verdict.name for verdict in report.failed)}"
+    return ""
+
+
+def _verdict(run: Run) -> GateReport | None:
+    record = run.layout.record
+    if not is_there(record.gates):
+        return None
+    try:
+        return GateReport.from_document(read_json(verify_record_file(record, record.gates)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{record.gates}: expected the gates' verdict ({error!r}); run `nightrec check`") from error
+
+
+def _outdated(report: GateReport, run: Run, earlier: str | None, channel: str) -> str:
+    gates = run.layout.record.gates
+    if report.run_key != run.run_key or report.judged != judged_digest(run):
+        return f"{gates}: judges other content than the run has now"
+    if report.earlier != earlier:
+        judged, had = report.earlier or "no earlier release", earlier or "none of an earlier date"
+        return f"{gates}: compares with {judged}, but readers of {channel} have had {had}"
     return ""
 
 
