@@ -53,6 +53,15 @@ def test_a_short_config_is_filled_with_the_documented_defaults(tmp_path: Path) -
     assert config.train.cross_features == CROSS_FEATURES
 
 
+def test_segments_are_features_of_the_users(tmp_path: Path) -> None:
+    """A column by which nobody can be told apart is named, with the nearest that there is."""
+    users = '[inputs.users]\npath = "u.parquet"\nfeatures = { country = "land" }\n'
+    config = read_config(write(tmp_path, PLAIN + users + '[segments]\ncolumns = ["country"]\n'))
+    assert (config.segments.columns, config.segments.min_users) == (("country",), 100)
+    with pytest.raises(UsageError, match=r"segments\.columns, found 'county'; did you mean 'country'"):
+        read_config(write(tmp_path, PLAIN + users + '[segments]\ncolumns = ["county"]\n'))
+
+
 def test_relative_paths_are_relative_to_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working folder does not matter, and the URL of an object store stays as it is."""
     monkeypatch.chdir("/")
