@@ -86,7 +86,9 @@ def test_the_index_sample_is_part_of_the_interests(shop: Shop, plain: Path) -> N
 @pytest.mark.parametrize("directory", ["releases", "runs"])
 def test_nothing_names_where_or_when_it_was_made(plain: Path, directory: str) -> None:
     """No content file holds a path of this machine, a host name or the name of its user's folder."""
-    words = [str(plain).encode(), os.uname().nodename.encode()]
+    words = [str(plain).encode()]
+    if len(os.uname().nodename) >= 8:  # a shorter name is found by chance among the bytes of vectors
+        words.append(os.uname().nodename.encode())
     files = [path for path in (plain / "store" / directory).rglob("*") if path.is_file() and "record" not in path.parts]
 
     assert len(files) > 10
