@@ -44,7 +44,7 @@ def in_the_middle(stage: Stage, surface: Surface) -> Iterator[Middle]:
     folder = surface.run_folder() / "interests"
     third, second = (folder / f"{shard:05d}-of-{SHARDS:05d}.arrow" for shard in (2, 1))
     with exclusive(third.with_name(f".{third.name}.lock")):
-        wait("two shards are done", lambda: second.with_name(f"{second.name}.done.json") in surface.finished())
+        wait("two shards are done", lambda: second in surface.finished())
         (command,) = command_of(surface)
         yield Middle(run, command, parent_of(command), surface.finished())
 

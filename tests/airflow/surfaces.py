@@ -76,9 +76,11 @@ class Surface:
     def finished(self) -> dict[Path, tuple[int, int]]:
         """The finished shards of all runs, with what changes when one is written anew."""
         found = {}
-        for sidecar in self.store.glob(f"runs/*/[!.]*/**/*-of-*{SIDECAR_SUFFIX}"):
-            status = sidecar.with_name(sidecar.name.removesuffix(SIDECAR_SUFFIX)).stat()
-            found[sidecar] = (status.st_ino, status.st_mtime_ns)
+        for sidecar in self.store.glob(f"runs/*/[!.]*/**/[!.]*-of-*{SIDECAR_SUFFIX}"):
+            path = sidecar.with_name(sidecar.name.removesuffix(SIDECAR_SUFFIX))
+            if path.exists():
+                status = path.stat()
+                found[path] = (status.st_ino, status.st_mtime_ns)
         return found
 
 
@@ -122,9 +124,10 @@ class Stage:
         how, path = ("PATCH", f"/api/v2/variables/{name}") if name in known else ("POST", "/api/v2/variables")
         self.airflow.call(how, path, {"key": name, "value": address})
 
-    def consumed(self, surface: Surface) -> list[str]:
-        """The versions that the consumer of a surface was run for, once all its runs have ended well."""
+    def consumed(self, surface: Surface, times: int) -> list[str]:
+        """Wait until the consumer of a surface was run so often, and well; give the versions that it was run for."""
         versions = []
+        wait(f"{surface.consumer} runs", lambda: len(self.airflow.runs(surface.consumer)) >= times)
         for run in self.airflow.runs(surface.consumer):
             self.airflow.succeeded(surface.consumer, run["dag_run_id"])
             events = self.airflow.events_of(surface.consumer, run["dag_run_id"])

@@ -30,7 +30,7 @@ def whole_night(stage: Stage) -> None:
     assert content_of(only_release(surface.store)) == wanted
     assert surface.latest() == only_release(surface.store).name
     assert [task["state"] for task in stage.airflow.tasks(surface.dag, run) if task["state"] != "success"] == []
-    assert stage.consumed(surface) == [surface.latest()]
+    assert stage.consumed(surface, 1) == [surface.latest()]
     (called,) = stage.called(surface, run)
     assert called["state"] == "success"
 
@@ -54,7 +54,7 @@ def double_trigger(stage: Stage) -> None:
     assert not results[idle]["stored"]
     assert "LATEST names it already" in stage.airflow.log(surface.dag, idle, "publish")
     assert content_of(only_release(surface.store)) == stage.wanted
-    assert stage.consumed(surface) == [surface.latest()]
+    assert stage.consumed(surface, 1) == [surface.latest()]
     _one_at_a_time([task for run in runs for task in stage.airflow.tasks(surface.dag, run)])
 
     before = surface.finished()
@@ -66,7 +66,7 @@ def double_trigger(stage: Stage) -> None:
     assert stage.airflow.task(surface.dag, moved, "publish")["try_number"] == 2
     assert surface.finished() == before
     assert content_of(only_release(surface.store)) == stage.wanted
-    assert stage.consumed(surface) == [surface.latest()]
+    assert stage.consumed(surface, 1) == [surface.latest()]
 
 
 def backfill(stage: Stage) -> None:
