@@ -16,10 +16,8 @@ from typing import Any
 
 from tests.faults import crashes, flips, races, stores
 from tests.faults.crashes import SkippedError
-from tests.faults.ground import complaint
 from tests.faults.stage import Stage, set_stage
-from tests.faults.table import CASES
-from tests.night.shop import Shop
+from tests.faults.table import CASES, complaint_of
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 
@@ -77,16 +75,11 @@ def try_kinds(
 def try_inputs(stage: Stage, *, at_once: int) -> dict[str, Any]:
     """Try every bad input of the table, some at once, each in a process that does nothing else meanwhile."""
     with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
-        problems = list(pool.map(partial(_try_input, stage.shop), range(len(CASES)), chunksize=8))
+        problems = list(pool.map(partial(complaint_of, stage.shop), range(len(CASES)), chunksize=8))
     unclear = {case.name: problem for case, problem in zip(CASES, problems, strict=True) if problem}
     for name, problem in unclear.items():
         print(f"UNCLEAR {name}: {problem[:500]}", file=sys.stderr, flush=True)
     return {"tried": len(CASES), "clear": len(CASES) - len(unclear), "unclear": unclear}
-
-
-def _try_input(shop: Shop, number: int) -> str:
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        return complaint(CASES[number], shop, Path(folder))
 
 
 def main() -> int:
