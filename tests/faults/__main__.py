@@ -4,6 +4,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -16,8 +17,11 @@ from typing import Any
 
 from tests.faults import crashes, flips, races, stores
 from tests.faults.crashes import SkippedError
+from tests.faults.nights import bad_kinds, good_kinds
 from tests.faults.stage import Stage, set_stage
 from tests.faults.table import CASES, complaint_of
+from tests.faults.trials import short_form, summary, trials
+from tests.faults.worlds import WORLDS
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 
@@ -82,6 +86,21 @@ def try_inputs(stage: Stage, *, at_once: int) -> dict[str, Any]:
     return {"tried": len(CASES), "clear": len(CASES) - len(unclear), "unclear": unclear}
 
 
+def try_nights(seed: int, *, short: bool) -> dict[str, Any]:
+    """Have good and bad nights: in the short form of a made shop, else of Online Retail where it is, or of MovieLens."""
+    folder = OUT.parent / "faults"
+    if short:
+        return short_form(folder, seed)
+    world = WORLDS["retail"](folder / "retail") or WORLDS["movielens"](folder / "movielens")
+    if world is None:
+        raise SystemExit("neither the data of Online Retail nor MovieLens-100K is here, or can be fetched")
+    kinds = good_kinds()
+    good = [kinds[place % len(kinds)] for place in range(64)]
+    place = folder / f"{world.name}-nights"
+    shutil.rmtree(place, ignore_errors=True)
+    return summary(trials(world, place, seed=seed, bad=bad_kinds(), good=good, nights=40))
+
+
 def main() -> int:
     """Try all, tell all; 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,6 +119,7 @@ def main() -> int:
         found: dict[str, Any] = {name: try_kinds(stage, kinds, **options) for name, kinds in sections().items()}
         if not asked.only:
             found["bad_inputs"] = try_inputs(stage, at_once=asked.at_once)
+            found |= try_nights(asked.seed, short=asked.short)
     lost = tell(found)
     OUT.parent.mkdir(exist_ok=True)
     about = {"seed": asked.seed, "short": asked.short, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
