@@ -87,7 +87,7 @@ def try_inputs(stage: Stage, *, at_once: int) -> dict[str, Any]:
 
 
 def try_nights(seed: int, *, short: bool) -> dict[str, Any]:
-    """Have good and bad nights: in the short form of a made shop, else of Online Retail where it is, or of MovieLens."""
+    """Have good and bad nights of a made shop in the short form, else of Online Retail where it is, or of MovieLens."""
     folder = OUT.parent / "faults"
     if short:
         return short_form(folder, seed)
@@ -142,7 +142,7 @@ def tell(found: dict[str, Any]) -> int:
         if section in {"bad_inputs", "bad_nights", "good_nights"}:
             second = "clear" if section == "bad_inputs" else "refused"
             print(f"{section:56}{kinds['tried']:>7}{kinds[second]:>10} {second}")
-            bad += section == "bad_inputs" and kinds["tried"] != kinds["clear"]
+            bad += section != "good_nights" and kinds["tried"] != kinds[second]
             continue
         for name, tally in kinds.items():
             print(f"{section:12}{name:44}{tally.tried:>7}{tally.survived:>10}{tally.lost:>6}  {tally.skipped}")
