@@ -11,7 +11,17 @@ from artifacts.digest import canonical_json, document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, inner, listing, mapping, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import fetched, files_under, is_there, read_bytes, read_sealed, size_of, write_json, write_sealed
+from artifacts.store import (
+    fetched,
+    files_on_disk,
+    files_under,
+    is_there,
+    read_bytes,
+    read_sealed,
+    size_of,
+    write_json,
+    write_sealed,
+)
 from artifacts.tables import Sidecar
 
 FORMAT = 1
@@ -167,7 +177,7 @@ def verify_content_file(layout: ReleaseLayout, manifest: Manifest, name: str) ->
 
 
 def _links(folder: Path) -> Iterator[str]:
-    for path in (folder, *sorted(folder.rglob("*"))):
+    for path in (folder, *files_on_disk(folder)):
         if path.is_symlink():
             yield f"{path}: a symbolic link, which is not followed; a release holds its own bytes"
 
@@ -285,6 +295,8 @@ def _changed(path: Path, sha256: str, *, anew: bool) -> str | None:
         digest = file_digest(fetched(path, sha256, anew=anew))
     except CorruptError as error:
         return str(error)
+    except FileNotFoundError:
+        return f"{path}: went missing while it was read; was the release pruned?"
     if digest != sha256:
         return f"{path}: expected sha256 {sha256}, found {digest}; was it changed or swapped?"
     return None

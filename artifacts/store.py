@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
 import uuid
@@ -189,31 +190,59 @@ def is_there(path: Path) -> bool:
 def size_of(path: Path) -> int | None:
     """Count the bytes of the file at *path*; None if there is none."""
     if mirror := mirror_of(path):
-        stat = mirror.remote.stat(mirror.key(path))
-        return stat.size if stat else None
-    return path.stat().st_size if path.is_file() else None
+        said = mirror.remote.stat(mirror.key(path))
+        return said.size if said else None
+    found = _stat(path)
+    return found.st_size if found else None
 
 
 def written_at(path: Path) -> float:
     """Say when the file at *path* was written, in seconds since 1970; 0 if there is none."""
     if mirror := mirror_of(path):
-        stat = mirror.remote.stat(mirror.key(path))
-        return stat.written if stat else 0.0
-    return path.stat().st_mtime if path.is_file() else 0.0
+        said = mirror.remote.stat(mirror.key(path))
+        return said.written if said else 0.0
+    found = _stat(path)
+    return found.st_mtime if found else 0.0
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Ask once, so that a file that goes meanwhile, pruned, is one that is not there."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def names_in(folder: Path) -> list[str]:
     """Name the files and folders directly in *folder*, sorted; none if there is no such folder."""
     if mirror := mirror_of(folder):
         return mirror.remote.names(mirror.key(folder))
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - iterdir() may find the folder gone in the middle of it
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def files_under(folder: Path) -> list[Path]:
     """List every file under *folder*, at any depth, in the order of their paths."""
     if mirror := mirror_of(folder):
         return [mirror.folder / key for key in mirror.remote.keys(mirror.key(folder))]
-    return [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    return files_on_disk(folder)
+
+
+def files_on_disk(folder: Path) -> list[Path]:
+    """List every file and symbolic link under *folder* on this disk; what goes meanwhile, pruned, is left out."""
+
+    def unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    found: list[Path] = []
+    for top, folders, files in os.walk(folder, onerror=unless_gone):
+        found += [Path(top, name) for name in files]
+        found += [link for name in folders if (link := Path(top, name)).is_symlink()]
+    return sorted(found)
 
 
 def fetched(path: Path, sha256: str = "", *, anew: bool = False) -> Path:

@@ -1,13 +1,14 @@
 """The manifest and the record: read as written, sealed against any change."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from artifacts.digest import document_digest
+from artifacts.digest import document_digest, file_digest
 from artifacts.errors import CorruptError
 from artifacts.layout import RecordLayout, ReleaseLayout
 from artifacts.release import (
@@ -138,3 +139,35 @@ def test_release_without_a_record_is_not_whole(tmp_path: Path) -> None:
     assert verify_release(layout.folder) == manifest
     with pytest.raises(CorruptError, match="not listed"):
         verify_content_file(layout, manifest, "scores/a.arrow")
+
+
+@pytest.mark.parametrize("lives", range(4))
+def test_a_release_that_goes_while_it_is_read_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    """However far the reading has come when a prune removes the folder: it is missing, and nothing unexpected."""
+    folder = tmp_path / MANIFEST.version
+    for name, file in FILES.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"x" * file.size)
+    whole = {name: replace(file, sha256=file_digest(folder / name)) for name, file in FILES.items()}
+    folder = (folder.rename(tmp_path / replace(MANIFEST, files=whole).version)).absolute()
+    replace(MANIFEST, files=whole).write(folder / "manifest.json")
+    record = RecordLayout(folder / "record")
+    write_record(record, {record.gates: {"said": "yes"}})
+    verify_release(folder)
+
+    left = [lives]
+
+    def remove_when_due(path: Path) -> str:
+        if left[0] == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        left[0] -= 1
+        return file_digest(path)
+
+    monkeypatch.setattr("artifacts.release.file_digest", remove_when_due)
+    if lives < 3:  # two files of content and one of the record are digested
+        with pytest.raises(CorruptError, match=r"missing|cannot be read"):
+            verify_release(folder)
+    else:
+        verify_release(folder)
