@@ -127,7 +127,7 @@ def _decompressed(file: IO[bytes], at: int, stored: int) -> int:
 
 
 def _piece(file: IO[bytes], at: int, length: int) -> bytes:
-    if at < 0:
+    if not 0 <= at <= os.fstat(file.fileno()).st_size - length:  # the system itself refuses to go far behind the end
         raise _StrangeError
     file.seek(at)
     found = file.read(length)

@@ -129,3 +129,11 @@ def test_what_is_no_arrow_file_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CorruptError, match=r"a\.arrow: expected an Arrow file"):
         require_bearable(path)
+
+
+@pytest.mark.parametrize("at", [-1, 100, 1 << 48, (1 << 63) - 1, 1 << 64])
+def test_a_place_outside_of_the_file_is_strange(tmp_path: Path, at: int) -> None:
+    """However far it lies: the system refuses a part of these by errors of its own."""
+    (tmp_path / "a.arrow").write_bytes(b"x" * 100)
+    with (tmp_path / "a.arrow").open("rb", buffering=0) as file, pytest.raises(footer._StrangeError):
+        footer._piece(file, at, 8)
