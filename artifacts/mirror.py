@@ -116,15 +116,22 @@ class Mirror:
         layout = ReleaseLayout(source)
         manifest = self.key(target / layout.manifest.name)
         exists = f"{self.remote.url}/{manifest} exists already; a version is never rewritten"
-        if self.remote.stat(manifest) is not None:
-            raise ConflictError(exists)
+
+        def require_absent() -> None:
+            if self.remote.stat(manifest) is not None:
+                raise ConflictError(exists)
+
+        require_absent()
         paths = [path for path in sorted(source.rglob("*")) if path.is_file() and path != layout.manifest]
         record = [path for path in paths if layout.record.folder in path.parents]
         self.send_all(source, target, (path for path in paths if path not in record), once=True)
+        require_absent()  # content may take hours, after which a record would make way
         self.send_all(source, target, [path for path in record if path == layout.record.contents], once=True)
         self.send_all(source, target, record, once=True)  # its list came first: who has another one writes none of it
-        ours = {self.key(target / path.relative_to(source)) for path in paths}
-        self.remote.delete([key for key in self.remote.keys(self.key(target)) if key not in ours])
+        ours = {self.key(target / path.relative_to(source)) for path in [*paths, layout.manifest]}
+        strangers = [key for key in self.remote.keys(self.key(target)) if key not in ours]
+        require_absent()  # else they may be of what was published meanwhile
+        self.remote.delete(strangers)
         if not self.remote.create(manifest, layout.manifest.read_bytes()):
             raise ConflictError(exists)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -231,6 +232,35 @@ def test_what_a_killed_publisher_recorded_otherwise_makes_way_after_an_hour(
     assert publish(run, root, override="made by hand").stored
     assert read_json(layout.record.timings)["score"] == [{"seconds": 3}]
     assert verify(root).version == version
+
+
+@pytest.mark.parametrize("moment", ["upload_once", "keys"], ids=["before the record", "before strangers are removed"])
+def test_two_machines_that_store_one_version_do_no_harm(
+    root: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Who is quicker has published it, and the slower one takes nothing away, neither manifest nor record."""
+    run = make_run(elsewhere, Night())
+    quicker: list[Published] = []
+    original, first = getattr(Remote, moment), threading.Lock()
+
+    def overtaken(remote: Remote, key: str, *rest: Path) -> object:
+        if key.startswith("releases/") and first.acquire(blocking=False):
+            amend_sealed(run.layout.timings, lambda said: {**said, "score": [{"seconds": 3}]}, version=1)
+            with monkeypatch.context() as other:
+                other.setattr(Remote, moment, original)
+                quicker.append(publish(run, elsewhere, override="made by hand"))
+        return original(remote, key, *rest)
+
+    monkeypatch.setattr(Remote, moment, overtaken)
+    monkeypatch.setattr("artifacts.remote.REMAINS_SECONDS", 0)
+    with pytest.raises(ConflictError, match="never rewritten"):
+        publish(run, root, override="made by hand")
+    (done,) = quicker
+    assert done.moved
+    assert follow(root).version == verify(elsewhere).version == done.version
+    assert read_json(RootLayout(root).release(done.version).record.timings)["score"] == [{"seconds": 3}]
+    again = publish(run, root, override="made by hand")
+    assert (again.stored, again.moved) == (False, False)
 
 
 def test_a_slow_zombie_moves_nothing(root: Path, elsewhere: Path) -> None:
