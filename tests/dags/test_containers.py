@@ -199,7 +199,6 @@ def test_the_pods_of_the_example_are_what_kubernetes_takes(inside: Inside) -> No
     folder = ROOT / "deploy" / "kubernetes"
     settings = yaml.safe_load((folder / "airflow.yaml").read_text())["data"]
     settings |= {"NIGHTREC_POD_TEMPLATE": str(folder / "pod.yaml")}
-    del settings["NIGHTREC_CONFIGS"]
 
     pod = inside("pod", "items", ["items"], **settings)
 

@@ -67,6 +67,17 @@ def test_the_names_fit_together() -> None:
     assert {name.split("__")[0] for name in settings} <= known
 
 
+def test_the_configs_are_named_where_the_pods_have_them() -> None:
+    """A ConfigMap is mounted in its own namespace alone: Airflow sees no folder to list, so each file is named."""
+    made = resources()
+    pod = made["Pod/nightrec"]["spec"]
+    folders = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    maps = {volume["name"]: volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+    there = {f"{folders[name]}/{key}" for name, of in maps.items() for key in made[f"ConfigMap/{of}"]["data"]}
+
+    assert {*made["ConfigMap/nightrec-airflow"]["data"]["NIGHTREC_CONFIGS"].split(",")} == there
+
+
 def test_the_config_is_that_of_compose() -> None:
     """Both examples run the same surface from the same file."""
     config = resources()["ConfigMap/nightrec-config"]["data"]["shop.toml"]
