@@ -101,11 +101,11 @@ def publish(
     """
     require_words("publish", override=override, supersede=supersede)
     require_swaps(root)
+    pointer = read_pointer(root, channel)  # first of all: who moves it from now on, moves it under us, and is found out
     earlier = earlier_release(root, run.date, channel)
     objection = _objection(run, earlier.version if earlier else None, channel)
     if objection and override is None:
         raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
-    pointer = read_pointer(root, channel)
     manifest = _manifest(run, earlier)
     layout = RootLayout(root).release(manifest.version)
     moves, note = _may_move(root, pointer, manifest, channel, supersede)

@@ -337,6 +337,28 @@ def test_lost_race_is_a_conflict(night: Make, released: Callable[..., Published]
     assert follow(tmp_path).version == second.version != first.version
 
 
+def test_a_night_is_never_published_past_one_that_it_was_not_compared_with(
+    night: Make, released: Callable[..., Published], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is published once it is known which release readers have had makes the verdict's night a conflict."""
+    released()
+    run = night(date="2026-03-03", shift=2)
+    check(run, root_of(run), threads=1)
+    meanwhile: list[Published] = []
+
+    def slow(*asked: Any) -> Any:
+        found = earlier_release(*asked)
+        with monkeypatch.context() as other:
+            other.setattr("release.publish.earlier_release", earlier_release)
+            meanwhile.append(released(date="2026-03-02", shift=1))
+        return found
+
+    monkeypatch.setattr("release.publish.earlier_release", slow)
+    with pytest.raises(ConflictError, match="changed by someone else"):
+        publish(run, root_of(run))
+    assert follow(root_of(run)).version == meanwhile[0].version
+
+
 def publish_at(barrier: Barrier, root: Path, folder: Path, reason: str, answers: Any) -> None:
     """Publish in a process of its own, at the same moment as another."""
     run = Run.read(folder)
