@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
+from docker.errors import APIError
 from docker.types import DeviceRequest, Mount
 
 from night.settings import Surface, said
@@ -27,6 +28,7 @@ class DockerStep(DockerOperator):
         """Run it; what it says is the task's log, and its answer the task's XCom."""
         self.command = said(self.command)
         self._private_environment = {name: os.environ[name] for name in self.passed_on if name in os.environ}
+        self._end_earlier_tries(context["ti"])
         try:
             with suppress(DockerContainerFailedException):  # the exit code says more
                 super().execute(context)
@@ -35,8 +37,26 @@ class DockerStep(DockerOperator):
             output = self.cli.logs(container, stdout=True, stderr=False, tail=_LAST_LINES)
         finally:
             if self.container:
-                self.cli.remove_container(self.container["Id"], force=True)
+                self._remove(self.container["Id"])
         return settle(context, self.command[0], code, output.decode(errors="replace"), self.wait_seconds)
+
+    def _end_earlier_tries(self, ti: Any) -> None:
+        """End what a try left running whose worker died: it would hold the GPU, and nobody would remove it."""
+        names = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": str(ti.map_index)}
+        self.labels = {f"nightrec.{name}": value for name, value in names.items()}
+        ours = {"label": [f"{name}={value}" for name, value in self.labels.items()]}
+        for left in self.cli.containers(all=True, filters=ours):
+            self.log.warning("an earlier try left the container %s: it is ended", left["Id"])
+            with suppress(APIError):  # whoever runs it removes it at this moment
+                self.cli.stop(left["Id"])
+            self._remove(left["Id"])
+
+    def _remove(self, container: str) -> None:
+        """Remove a container, and with it the volume ``/tmp`` that the image asks for."""
+        try:
+            self.cli.remove_container(container, v=True, force=True)
+        except APIError as error:
+            self.log.warning("the container %s was not removed: %s", container, error)
 
 
 def container(verb: str, surface: Surface) -> dict[str, Any]:

@@ -19,12 +19,13 @@ class Container:
     Attributes:
         asked: The document that described it.
         removed: Whether it was removed again.
+        volumes_removed: Whether its own volumes were removed with it.
         stopped: Whether it was told to stop.
     """
 
     def __init__(self, asked: dict[str, Any], line: list[str]) -> None:  # noqa: D107
         self.asked = asked
-        self.removed = self.stopped = False
+        self.removed = self.volumes_removed = self.stopped = False
         self.said: list[tuple[int, bytes]] = []  # stream and line, in the order of their coming
         self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1)
         self._readers = [
@@ -127,22 +128,31 @@ class DockerHandler(Handler):
             self.answer([{"Id": "sha256:0"}])
         elif parts.path.endswith("/containers/create"):
             type(self).pending = asked
-            self.answer({"Id": "c0", "Warnings": []}, 201)
-        elif kind == "c0" and name == "attach":
-            self._attach()
-        elif kind == "c0" and name == "json" and not self.engine.containers:
-            self.answer({"Id": "c0", "Config": {"Tty": False}, "State": {}})
-        elif kind == "c0" and name == "start":
+            self.answer({"Id": str(len(self.engine.containers)), "Warnings": []}, 201)
+        elif parts.path.endswith("/containers/json"):
+            self._list(json.loads(parse_qs(parts.query)["filters"][0])["label"])
+        elif name == "attach":
+            self._attach(int(kind))
+        elif name == "json" and int(kind) == len(self.engine.containers):
+            self.answer({"Id": kind, "Config": {"Tty": False}, "State": {}})
+        elif name == "start":
             self.engine.containers.append(Container(self.pending, [self.engine.entrypoint, *self.pending["Cmd"]]))
             self.answer(None, 204)
         else:
-            self._with_container(self.engine.containers[-1], name, parse_qs(parts.query))
+            number = int(name if self.command == "DELETE" else kind)
+            self._with_container(self.engine.containers[number], name, parse_qs(parts.query))
+
+    def _list(self, labels: list[str]) -> None:
+        """Answer with the containers that have all *labels*."""
+        there = [(str(number), one) for number, one in enumerate(self.engine.containers) if not one.removed]
+        said = {number: {f"{name}={value}" for name, value in one.asked["Labels"].items()} for number, one in there}
+        self.answer([{"Id": number} for number, _ in there if {*labels} <= said[number]])
 
     def _with_container(self, container: Container, name: str, query: dict[str, list[str]]) -> None:
         if name == "wait":
             self.answer({"StatusCode": container.wait()})
         elif name == "json":
-            self.answer({"Id": "c0", "Config": {"Tty": False}, "State": {"ExitCode": container.wait()}})
+            self.answer({"Id": "", "Config": {"Tty": False}, "State": {"ExitCode": container.wait()}})
         elif name == "logs":
             streams = {number for number, key in ((1, "stdout"), (2, "stderr")) if query[key][0] in {"1", "True"}}
             frames = b"".join(_frame(*said) for said in container.said if said[0] in streams)
@@ -153,17 +163,18 @@ class DockerHandler(Handler):
         else:
             assert self.command == "DELETE"
             container.removed = True
+            container.volumes_removed = query["v"][0] in {"1", "True"}
             self.answer(None, 204)
 
-    def _attach(self) -> None:
+    def _attach(self, number: int) -> None:
         """Take the connection over, and send what the container says, in frames."""
         self.send_response(101)
         self.send_header("Connection", "Upgrade")
         self.send_header("Upgrade", "tcp")
         self.end_headers()
         self.close_connection = True
-        _until(lambda: bool(self.engine.containers))
-        container = self.engine.containers[-1]
+        _until(lambda: len(self.engine.containers) > number)
+        container = self.engine.containers[number]
         container.wait()
         for said in container.said:
             self.wfile.write(_frame(*said))

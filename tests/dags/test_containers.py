@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.dags.conftest import ROOT, Inside
-from tests.dags.engines import DockerHandler, Engine, KubernetesHandler, serving
+from tests.dags.engines import Container, DockerHandler, Engine, KubernetesHandler, serving
 
 pytestmark = pytest.mark.airflow
 
@@ -122,6 +122,26 @@ def test_a_container_gets_what_the_settings_say(run: Run, command: Script) -> No
     (device,) = host["DeviceRequests"]
     assert (device["Count"], device["Capabilities"]) == (1, [["gpu"]])
     assert "DeviceRequests" not in check["HostConfig"]
+    assert engine.containers[0].volumes_removed  # /tmp is one: spilled data of each step would stay
+
+
+@pytest.mark.parametrize("run", ["docker"], indirect=True)
+def test_a_container_that_outlived_its_worker_is_ended(run: Run, command: Script) -> None:
+    """By the next try of the same task; that of another group of the same step goes on."""
+    command(f"echo '{json.dumps(ANSWER)}'")
+    _, engine = run("score", PREPARED)
+    labels = engine.containers[0].asked["Labels"]
+    left, other = (Container({"Labels": {**labels, "nightrec.map_index": n}}, ["sleep", "60"]) for n in ("1", "0"))
+    engine.containers += [left, other]
+
+    ended, _ = run("score", PREPARED)
+
+    assert (left.stopped, left.removed, left.volumes_removed) == (True, True, True)
+    assert (other.stopped, other.removed) == (False, False)
+    other.stop()
+    assert other.wait() == left.wait() == 143
+    assert ended["result"] == ANSWER
+    assert any("an earlier try left the container 1: it is ended" in line for line in ended["log"])
 
 
 def test_a_pod_gets_what_the_settings_say(inside: Inside) -> None:
