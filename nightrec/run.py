@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -240,12 +239,13 @@ def publish_run(
 
     Raises:
         RefusedError: If the night is not blessed, or a rule of publishing forbids it.
-        ConflictError: If others publish elsewhere meanwhile, again and again.
+        ConflictError: If others publish elsewhere meanwhile: other content of the date, or again and again, or anything
+            where a reason was given, which speaks of what was there before.
     """
     start = time.monotonic()
     publish = partial(_publish, config, run, override=override, supersede=supersede, channel=channel)
     with exclusive(config.root / ".publish.lock"):
-        published = _looking_again(publish)
+        published = _looking_again(publish, 1 if override or supersede else _LOOKS)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
     return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)
@@ -261,12 +261,23 @@ def _publish(config: Config, run: Run, *, override: str | None, supersede: str |
     return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
 
 
-def _looking_again(publish: "Callable[[], Published]") -> "Published":
-    """Publish; what another machine published meanwhile is no mistake of ours, but changes what is to be done."""
-    for _ in range(_LOOKS - 1):
-        with suppress(ConflictError):
-            return publish()
-    return publish()
+def _looking_again(publish: "Callable[[], Published]", looks: int) -> "Published":
+    """Publish; what another machine published meanwhile is no mistake of ours, but changes what is to be done.
+
+    Raises:
+        ConflictError: If it was so at each of so many *looks*, or the other content of the date was there first.
+    """
+    try:
+        return publish()
+    except ConflictError:
+        if looks == 1:
+            raise
+    try:
+        return _looking_again(publish, looks - 1)
+    except RefusedError as refused:
+        if refused.reasons:  # by gates, which know the other's release now
+            raise
+        raise ConflictError(f"someone else published meanwhile: {refused}") from refused
 
 
 def _record(run: Run, result: StepResult, seconds: float, about: str = "") -> Done:
