@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from artifacts.errors import CorruptError, RefusedError, UsageError
+from artifacts.errors import ConflictError, CorruptError, RefusedError, UsageError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import ContentFile, Manifest, read_record, verify_release, write_record
 from artifacts.store import fetched, is_there, read_json, scratch_folder, staged_folder, sweep_staged_folders
@@ -106,7 +106,7 @@ def revise(
         InputError: If a file of ids holds something else.
         RefusedError: If more than *at_most* of the users or items would go, or no row or no item would be left.
         CorruptError: If the release is not whole.
-        ConflictError: If someone else moved a pointer meanwhile.
+        ConflictError: If someone else moved a pointer meanwhile, also one that was followed here.
     """
     require_words("revise", who=who, reason=why)
     if drop_users is None and drop_items is None:
@@ -131,7 +131,12 @@ def revise(
         manifest = Manifest(old.date, old.run_key, old.bundles, old.parent, files, old.overrides)
         taken_out = _counted(release, manifest, paths, given, gone)
         stored = _store(root, release, manifest, work, {"who": who, "why": why, **asdict(taken_out)})
-    moved = _move(root, release, manifest, f"revised from {release.version} by {who}: {why}")
+    moved = _move(root, release, manifest, channel, f"revised from {release.version} by {who}: {why}")
+    if version is None and channel not in moved:
+        raise ConflictError(
+            f"{channel} has gone on from {release.version} meanwhile, and what it names now may hold the same ids; "
+            "revise that too"
+        )
     others = _others(root, release.version, manifest.version)
     return Revised(manifest.version, release.version, taken_out, stored, moved, others)
 
@@ -240,11 +245,14 @@ def _write_record(old: RecordLayout, staged: RecordLayout, said: dict[str, objec
     write_record(staged, {staged.revision: document}, listed=listed)
 
 
-def _move(root: Path, release: Release, manifest: Manifest, reason: str) -> tuple[str, ...]:
-    """Let every channel that names the old release name the new one; a hold stays."""
+def _move(root: Path, release: Release, manifest: Manifest, followed: str, reason: str) -> tuple[str, ...]:
+    """Let every channel that names the old release name the new one; a hold stays.
+
+    The channel that was *followed* comes last: as long as one of the others waits, asking again leads here.
+    """
     revised = Release(RootLayout(root).release(manifest.version), manifest)
     moved = []
-    for channel in channels(root):
+    for channel in sorted(channels(root), key=lambda name: (name == followed, name)):
         before = read_pointer(root, channel)
         if before is not None and before.version == release.version:
             after = point_at(revised, before, hold=before.hold, reason=reason)

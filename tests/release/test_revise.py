@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.errors import CorruptError, InputError, RefusedError, UsageError
+from artifacts.errors import ConflictError, CorruptError, InputError, RefusedError, UsageError
 from artifacts.layout import ReleaseLayout, RootLayout
 from artifacts.release import Manifest, verify_release
 from artifacts.run import Run
 from artifacts.tables import finish_file
+from release import revise as revise_module
 from release.check import check
 from release.pointer import find_release, read_pointer, versions
 from release.publish import Published, publish
@@ -196,12 +197,54 @@ def test_every_channel_that_names_the_old_one_moves(released: Released, tmp_path
     promote(tmp_path, second.version, who="me", why="try", channel="canary")
     held = rollback(tmp_path, first.version, who="bob", why="bad night")
     said = revised(tmp_path)
-    assert said.moved == ("LATEST", "shadow")
+    assert said.moved == ("shadow", "LATEST")
     pointer = read_pointer(tmp_path)
     assert pointer is not None
     assert (pointer.version, pointer.sequence, pointer.hold) == (said.version, held.sequence + 1, held.hold)
     assert pointer.reason == f"revised from {first.version} by ada: erasure"
     assert find_release(tmp_path, channel="canary").version == second.version
+
+
+def test_a_night_that_came_meanwhile_is_said_to_hold_the_ids(
+    released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where LATEST has gone on, nothing is taken out for its readers: that is no success."""
+    released()
+    write_index = revise_module.write_index_without
+
+    def slow(*asked: Any) -> Any:
+        released(date="2026-03-02", shift=1)
+        return write_index(*asked)
+
+    monkeypatch.setattr(revise_module, "write_index_without", slow)
+    with pytest.raises(ConflictError, match=r"LATEST has gone on from 2026-03-01.*revise that too"):
+        revised(tmp_path)
+    monkeypatch.undo()
+    said = revised(tmp_path)
+    assert (said.version[:10], said.moved) == ("2026-03-02", ("LATEST",))
+
+
+def test_one_that_was_killed_between_two_channels_is_finished_by_the_next(
+    released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked the same again, it leads to the same release as long as one channel names the old one."""
+    first = released()
+    promote(tmp_path, first.version, who="me", why="try", channel="shadow")
+    move, moves = revise_module.move_pointer, []
+
+    def die_at_the_second(*asked: Any, **options: Any) -> None:
+        moves.append(asked)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        move(*asked, **options)
+
+    monkeypatch.setattr(revise_module, "move_pointer", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        revised(tmp_path)
+    monkeypatch.undo()
+    said = revised(tmp_path)
+    assert (said.stored, len(said.moved)) == (False, 1)
+    assert {find_release(tmp_path, channel=name).version for name in ("LATEST", "shadow")} == {said.version}
 
 
 def test_an_older_release_is_revised_without_a_pointer(released: Released, tmp_path: Path) -> None:
