@@ -1,5 +1,7 @@
 """A step in a Kubernetes pod; imported only where a surface asks for it, since it needs Airflow's provider."""
 
+import json
+from contextlib import suppress
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -23,6 +25,7 @@ class PodStep(KubernetesPodOperator):
         super().__init__(**options)
         self.wait_seconds = wait_seconds
         self._ended: tuple[int, str] | None = None
+        self._lost = ""  # why a pod ended that did not come to the command's end
 
     def execute(self, context: Any) -> None:
         """Run it; what it says is the task's log, and its answer the task's XCom."""
@@ -33,7 +36,10 @@ class PodStep(KubernetesPodOperator):
             if self._killed:
                 raise AirflowException("the pod was told to stop; it may be tried again") from error
             if self._ended is None:
-                raise  # the pod never came to run the command
+                why = "; ".join(filter(None, [self._lost, reason_of(error)]))
+                raise AirflowException(
+                    f"the pod did not run the command to its end; it may be tried again: {why}"
+                ) from error
         if self._ended is None:
             raise AirflowException("the pod is gone, and nobody saw how it ended; it may be tried again")
         answer = settle(context, self.arguments[0], *self._ended, self.wait_seconds)
@@ -44,6 +50,8 @@ class PodStep(KubernetesPodOperator):
         code = exit_code(remote_pod, self.base_container_name)
         if code is not None:
             self._ended = code, self._log_of(remote_pod)
+        elif remote_pod and remote_pod.status and remote_pod.status.reason:
+            self._lost = f"{remote_pod.status.reason}: {remote_pod.status.message}"
         super().cleanup(pod, remote_pod, xcom_result, context)
 
     def _log_of(self, pod: Any) -> str:
@@ -60,6 +68,15 @@ class PodStep(KubernetesPodOperator):
             return ""
         log: bytes = response.data
         return log.decode(errors="replace")
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a line why a pod failed: what came first, before what the operator says of its removal."""
+    first = error.__context__ or error
+    text = first.body or first.reason if isinstance(first, ApiException) else str(first)
+    with suppress(ValueError, TypeError, KeyError):  # the API answers with a document that has a message
+        text = json.loads(text)["message"]
+    return " ".join(str(text).split())
 
 
 def exit_code(pod: Any, container: str) -> int | None:

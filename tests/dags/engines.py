@@ -241,6 +241,41 @@ class KubernetesHandler(Handler):
         return {**pod.asked, "status": {"phase": phase, "containerStatuses": [status]}}
 
 
+class NoImageHandler(KubernetesHandler):
+    """A cluster that has no such image."""
+
+    def _document(self, pod: Container) -> dict[str, Any]:
+        waiting = {"reason": "ErrImagePull", "message": "nightrec:latest: not found"}
+        status = {"name": "base", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        return {
+            **pod.asked,
+            "status": {"phase": "Pending", "containerStatuses": [{**status, "state": {"waiting": waiting}}]},
+        }
+
+
+class EvictingHandler(KubernetesHandler):
+    """A cluster whose node runs out of memory; what ran there is not seen again."""
+
+    def _document(self, pod: Container) -> dict[str, Any]:
+        if pod.code_now() is None:
+            return super()._document(pod)
+        return {
+            **pod.asked,
+            "status": {"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"},
+        }
+
+
+class ForbiddingHandler(KubernetesHandler):
+    """A cluster in which we may start nothing."""
+
+    def handle_call(self) -> None:
+        self.body()
+        if self.command == "POST":
+            self.answer({"kind": "Status", "message": "pods is forbidden: no right to create", "code": 403}, 403)
+        else:
+            self.answer({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
+
+
 @contextmanager
 def serving(handler: type[Handler], entrypoint: str) -> Iterator[Engine]:
     """Serve one of the APIs on a free port of loopback."""

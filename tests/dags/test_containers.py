@@ -10,12 +10,28 @@ import pytest
 import yaml
 
 from tests.dags.conftest import ROOT, Inside
-from tests.dags.engines import Container, DockerHandler, Engine, KubernetesHandler, serving
+from tests.dags.engines import (
+    Container,
+    DockerHandler,
+    Engine,
+    EvictingHandler,
+    ForbiddingHandler,
+    KubernetesHandler,
+    NoImageHandler,
+    serving,
+)
 
 pytestmark = pytest.mark.airflow
 
 PREPARED = {"prepare": {"date": "2026-11-25", "run_key": "0a1b"}}
 ANSWER = {"date": "2026-11-25", "run_key": "0a1b", "release": None}
+ENGINES = {
+    "docker": DockerHandler,
+    "kubernetes": KubernetesHandler,
+    "no image": NoImageHandler,
+    "evicting": EvictingHandler,
+    "forbidding": ForbiddingHandler,
+}
 Script = Callable[[str], None]
 Run = Callable[..., tuple[dict[str, Any], Engine]]
 
@@ -23,7 +39,7 @@ Run = Callable[..., tuple[dict[str, Any], Engine]]
 @pytest.fixture(params=["docker", "kubernetes"])
 def run(request: pytest.FixtureRequest, inside: Inside, tmp_path: Path) -> Iterator[Run]:
     """Run a step in Docker or Kubernetes, of which a real server takes the calls; it runs the command here."""
-    handler = {"docker": DockerHandler, "kubernetes": KubernetesHandler}[request.param]
+    handler = ENGINES[request.param]
     with serving(handler, str(tmp_path / "nightrec")) as engine:
         kube = tmp_path / "kubeconfig"
         context = {"name": "c", "context": {"cluster": "k", "user": "u"}}
@@ -33,7 +49,7 @@ def run(request: pytest.FixtureRequest, inside: Inside, tmp_path: Path) -> Itera
             json.dumps({"contexts": [context], "current-context": "c", "clusters": [cluster], "users": users})
         )
         given = {
-            "NIGHTREC_WHERE": request.param,
+            "NIGHTREC_WHERE": "docker" if handler is DockerHandler else "kubernetes",
             "DOCKER_HOST": f"tcp://{engine.address}",
             "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(
                 {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kube)}}
@@ -142,6 +158,28 @@ def test_a_container_that_outlived_its_worker_is_ended(run: Run, command: Script
     assert other.wait() == left.wait() == 143
     assert ended["result"] == ANSWER
     assert any("an earlier try left the container 1: it is ended" in line for line in ended["log"])
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        ("no image", "Image cannot be pulled, unable to start: ErrImagePull nightrec:latest: not found"),
+        ("evicting", "Evicted: the node was low on memory; Pod "),
+        ("forbidding", "pods is forbidden: no right to create"),
+    ],
+    indirect=["run"],
+)
+def test_a_pod_that_did_not_run_says_why(run: Run, command: Script, why: str) -> None:
+    """In one line, the failure's message and so the webhook's; the node or the registry may be well at the next try."""
+    command("sleep 1")
+
+    ended, engine = run("items", PREPARED)
+
+    for container in engine.containers:
+        container.wait()
+    start = "the pod did not run the command to its end; it may be tried again: "
+    assert (ended["raised"], ended["says"][: len(start) + len(why)]) == ("AirflowException", start + why)
+    assert "\n" not in ended["says"]
 
 
 def test_a_pod_gets_what_the_settings_say(inside: Inside) -> None:
