@@ -216,19 +216,21 @@ def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | N
     """Give the newest release of an earlier data date than *date* that readers of *channel* have had.
 
     The pointer's chain of parents leads to it: what was stored under a hold, withdrawn by a rollback, or published to
-    another channel is no yardstick. Where the chain is broken, because a release of it was pruned or because nights
-    are repeated that lie before it, the newest stored release of an earlier date stands in.
+    another channel is no yardstick. Where the chain is broken, because a release of it was pruned, because nights are
+    repeated that lie before it, or because LATEST itself was lost, the newest stored release of an earlier date stands
+    in: a surface that has releases has no first night. Another channel begins with one.
 
     Raises:
         CorruptError: If a pointer or manifest on the way is changed.
     """
     pointer = read_pointer(root, channel)
-    if pointer is None:
+    if pointer is None and channel != LATEST:
         return None
-    for version in _lineage(root, pointer.version):
+    for version in _lineage(root, pointer.version) if pointer else ():
         if version[:10] < date:
             return find_release(root, version)
-    known = [version for version in versions(root) if version[:10] < date and version[:10] <= pointer.date]
+    newest = pointer.date if pointer else date
+    known = [version for version in versions(root) if version[:10] < date and version[:10] <= newest]
     return find_release(root, known[-1]) if known else None
 
 

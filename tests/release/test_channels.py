@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import RefusedError
+from artifacts.layout import RootLayout
 from artifacts.run import Run
 from release.check import check
 from release.pointer import earlier_release, read_pointer
@@ -52,3 +53,16 @@ def test_a_verdict_for_one_channel_is_none_for_another(night: Make, tmp_path: Pa
     assert before.version == first.version
     moved = released(run, tmp_path)
     assert (moved.moved, moved.stored) == (True, False)
+
+
+def test_a_lost_latest_makes_no_first_night(night: Make, tmp_path: Path) -> None:
+    """Without the pointer the newest stored release of an earlier date is compared with, and a bad night is refused."""
+    released(night(), tmp_path)
+    newest = released(night(date="2026-03-02", shift=1), tmp_path)
+    RootLayout(tmp_path).latest.unlink()
+    few = night(date="2026-03-03", shift=1, users=[100, 101, 102])
+    with pytest.raises(RefusedError, match=rf"users_lost.*{newest.version}"):
+        check(few, tmp_path, threads=1)
+    with pytest.raises(RefusedError, match="refused by the gates"):
+        publish(few, tmp_path)
+    assert released(night(date="2026-03-03", shift=2), tmp_path).sequence == 1
