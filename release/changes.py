@@ -97,7 +97,7 @@ def compared(
         **_users(content, before, limits),
         "items_gone": _gone("item_id", content.items, before.items, limits),
         "recent_changed": _recent_changed(night.recent, earlier),
-        "popular_gone": _popular_gone(night.popular, earlier),
+        "popular_gone": _popular_gone(night, earlier),
     }
     all_users |= _replayed(run, content, earlier, limits, trained_through)
     if model_change(content, earlier):
@@ -270,12 +270,12 @@ def _recent_changed(now: RecentMeasure, earlier: Earlier) -> Figure:
     return Figure(None, "no event of the last four weeks is in both nights") if changed is None else Figure(changed)
 
 
-def _popular_gone(now: Sequence[int | str], earlier: Earlier) -> Figure:
+def _popular_gone(night: Night, earlier: Earlier) -> Figure:
     report = earlier.past[0].report
     if report is None or not report.popular:
         return Figure(None, f"{earlier.version} has no record of popular items")
-    before = report.popular[:POPULAR]
-    return Figure(1 - len(set(before) & set(now[: 2 * len(before)])) / len(before))
+    before = report.popular[: max(10, min(POPULAR, night.indexed // 10))]  # of a small catalogue chance finds a hundred
+    return Figure(1 - len(set(before) & set(night.popular[: 2 * len(before)])) / len(before))
 
 
 def score_bins(earlier: Content) -> npt.NDArray[np.int64]:

@@ -36,7 +36,7 @@ from release.verdicts import Figure
 PROBABILITY_EDGES = 1 / (1 + np.exp(-np.arange(-8.0, 8.5, 0.5)))
 PRODUCT_EDGES = np.sinh(np.linspace(-5.0, 5.0, 21))
 
-POPULAR = 100  # most popular items that are looked for among twice as many
+POPULAR = 100  # most popular items, at most, that are looked for among twice as many
 
 # Where each interaction that ``prepare`` reads must be found again.
 _WAYS_OF_AN_INTERACTION = (

@@ -234,7 +234,8 @@ GATES = (
     ),
     Gate(
         "popular_gone",
-        "share of the earlier release's 100 most popular items that are not among the 200 most popular any more",
+        "share of the earlier release's most popular items, a tenth of all or 100, that are not among twice as many "
+        "any more",
         0.5,
         "were item ids joined by another key, or do the events of a few items drown the others?",
         against=_LAST,
