@@ -4,6 +4,7 @@ The table in docs/airflow.md explains every name.
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -43,6 +44,7 @@ DEFAULTS = {
     "MEMORY": "",
     "POD_TEMPLATE": "",
 }
+_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's words for cron
 _LEAST = {"GROUPS": 1, "IN_FLIGHT": 1, "RETRIES": 0, "RETRY_SECONDS": 1, "WAIT_SECONDS": 1, "GPUS": 0}
 
 
@@ -132,27 +134,40 @@ def read_surfaces(environment: Mapping[str, str], names_in: Any) -> list[Surface
 
 def _read_surface(environment: Mapping[str, str], config: str) -> Surface:
     own = re.sub(r"[^A-Z0-9]", "_", PurePath(config).stem.upper())
-    values = {}
-    for name, default in DEFAULTS.items():
-        general = environment.get(f"NIGHTREC_{name}", default)
-        values[name] = environment.get(f"NIGHTREC_{name}__{own}", general).strip()
-    numbers = {name: _whole_number(name, values.pop(name), least) for name, least in _LEAST.items()}
-    if values["WHERE"] not in {"process", "docker", "kubernetes"}:
-        raise SettingError(f"NIGHTREC_WHERE: expected process, docker or kubernetes, found {values['WHERE']!r}")
+    variables = {name: f"NIGHTREC_{name}" for name in DEFAULTS}
+    variables |= {name: f"{of_all}__{own}" for name, of_all in variables.items() if f"{of_all}__{own}" in environment}
+    values = {name: environment.get(variables[name], default).strip() for name, default in DEFAULTS.items()}
+    numbers = {name: _whole_number(variables[name], values.pop(name), least) for name, least in _LEAST.items()}
+    _require_readable(variables, values)
     try:
         zone = ZoneInfo(values["TIMEZONE"])
     except (ValueError, KeyError) as error:  # it raises ZoneInfoNotFoundError, a KeyError, or says what is no name
-        raise SettingError(f"NIGHTREC_TIMEZONE: no time zone is called {values['TIMEZONE']!r}") from error
+        raise SettingError(f"{variables['TIMEZONE']}: no time zone is called {values['TIMEZONE']!r}") from error
     try:
         start = date.fromisoformat(values["START"]) if values["START"] else None
     except ValueError as error:
-        raise SettingError(f"NIGHTREC_START: expected a day as YYYY-MM-DD, found {values['START']!r}") from error
+        raise SettingError(f"{variables['START']}: expected a day as YYYY-MM-DD, found {values['START']!r}") from error
     return Surface(config, zone, start, numbers, values)
 
 
-def _whole_number(name: str, text: str, least: int) -> int:
+def _require_readable(variables: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Look at the texts that Airflow or a shell would complain of without naming the variable."""
+    where, cron, command = values["WHERE"], values["SCHEDULE"], values["COMMAND"]
+    if where not in {"process", "docker", "kubernetes"}:
+        raise SettingError(f"{variables['WHERE']}: expected process, docker or kubernetes, found {where!r}")
+    if cron not in {"none", *_PRESETS} and not (len(cron.split()) == 5 and re.fullmatch(r"[\w*/,# -]+", cron)):
+        raise SettingError(f"{variables['SCHEDULE']}: expected the five fields of cron, or none, found {cron!r}")
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise SettingError(f"{variables['COMMAND']}: expected a command, in the words of a shell, found {command!r}")
+
+
+def _whole_number(variable: str, text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise SettingError(f"NIGHTREC_{name}: expected a whole number of at least {least}, found {text!r}")
+        raise SettingError(f"{variable}: expected a whole number of at least {least}, found {text!r}")
     return int(text)
 
 

@@ -60,6 +60,11 @@ def test_a_setting_may_be_said_for_one_surface() -> None:
         ("NIGHTREC_RETRIES", "two", "NIGHTREC_RETRIES: expected a whole number of at least 0, found 'two'"),
         ("NIGHTREC_WHERE", "podman", "NIGHTREC_WHERE: expected process, docker or kubernetes, found 'podman'"),
         ("NIGHTREC_TIMEZONE", "Berlin", "NIGHTREC_TIMEZONE: no time zone is called 'Berlin'"),
+        ("NIGHTREC_SCHEDULE", "0 2", "NIGHTREC_SCHEDULE: expected the five fields of cron, or none, found '0 2'"),
+        ("NIGHTREC_SCHEDULE", "@never", "NIGHTREC_SCHEDULE: expected the five fields of cron, or none, found '@never'"),
+        ("NIGHTREC_COMMAND", "a'b", 'NIGHTREC_COMMAND: expected a command, in the words of a shell, found "a\'b"'),
+        ("NIGHTREC_COMMAND", "", "NIGHTREC_COMMAND: expected a command, in the words of a shell, found ''"),
+        ("NIGHTREC_GROUPS__SHOP", "0", "NIGHTREC_GROUPS__SHOP: expected a whole number of at least 1, found '0'"),
         ("NIGHTREC_START", "1.1.2026", "NIGHTREC_START: expected a day as YYYY-MM-DD, found '1.1.2026'"),
     ],
 )
@@ -68,6 +73,11 @@ def test_a_setting_that_cannot_be_read_is_named(name: str, value: str, message: 
         surface(**{name: value})
 
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("cron", ["none", "@daily", "30 2 * * *", "*/10 2-4 1,15 JAN mon#2"])
+def test_a_schedule_is_cron_or_none(cron: str) -> None:
+    assert surface(NIGHTREC_SCHEDULE=cron).texts["SCHEDULE"] == cron
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
