@@ -24,6 +24,7 @@ from artifacts.layout import ReleaseLayout
 from artifacts.remote import SCHEMES, Remote
 
 MARKER = ".store.json"
+_MIRRORS = "stores"  # the folder of the cache in which a marker counts
 _AT_ONCE = 8  # files on their way
 _STAGING = ".part-"  # of a file that has no name yet
 _IN_USE_SECONDS = 3_600  # what was used within an hour is not evicted: somebody may be about to open it
@@ -157,13 +158,8 @@ class Mirror:
         """Give the place of some content in the cache; one process at a time fetches it."""
         _evict_once(self.cache, self.most_bytes)
         entry = self._place(sha256)
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(entry.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _locked(entry):
             yield entry
-        finally:
-            os.close(descriptor)
 
 
 @lru_cache(maxsize=8)
@@ -192,7 +188,7 @@ def open_mirror(url: str, *, cache: Path, retry_seconds: float, most_bytes: int)
     """
     url = url.rstrip("/")
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url)[:60]
-    folder = cache.absolute() / "stores" / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    folder = cache.absolute() / _MIRRORS / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     said = canonical_json({"url": url, "retry_seconds": retry_seconds, "most_bytes": most_bytes})
     marker = folder / MARKER
@@ -233,11 +229,11 @@ def mirror_of(path: Path) -> Mirror | None:
 
 @lru_cache(maxsize=1 << 14)
 def _mirror_at(folder: Path) -> Mirror | None:
-    try:
-        said = json.loads((folder / MARKER).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return _mirror_at(folder.parent) if folder.parent != folder else None
-    return Mirror(folder, Remote(said["url"], said["retry_seconds"]), said["most_bytes"])
+    if folder.parent.name == _MIRRORS:  # a marker elsewhere, such as where all may write, says nothing
+        with suppress(FileNotFoundError, NotADirectoryError):
+            said = json.loads((folder / MARKER).read_bytes())
+            return Mirror(folder, Remote(said["url"], said["retry_seconds"]), said["most_bytes"])
+    return _mirror_at(folder.parent) if folder.parent != folder else None
 
 
 @lru_cache(maxsize=8)
@@ -250,16 +246,39 @@ def _evict_once(cache: Path, most_bytes: int) -> None:
     stats = {entry: stat for entry in entries if (stat := _stat(entry)) is not None}
     over = sum(stat.st_size for stat in stats.values()) - most_bytes
     gone = set()
-    for entry, stat in sorted(stats.items(), key=lambda pair: pair[1].st_mtime):
-        if over <= 0 or stat.st_mtime > time.time() - _IN_USE_SECONDS:
+    for entry in sorted(stats, key=lambda entry: stats[entry].st_mtime):
+        if over <= 0:
             break
-        gone.add(stat.st_ino)
-        over -= stat.st_size
-        entry.unlink(missing_ok=True)
+        if (was := _removed(entry)) is not None:
+            over -= was.st_size
+            if was.st_nlink > 1:  # else its number is another file's from now on
+                gone.add(was.st_ino)
     if gone:
-        for path in (cache.parent / "stores").rglob("*"):
+        for path in (cache.parent / _MIRRORS).rglob("*"):
             if (stat := _stat(path)) is not None and stat.st_ino in gone:
                 path.unlink(missing_ok=True)
+
+
+def _removed(entry: Path) -> os.stat_result | None:
+    """Remove some content and tell what it was; None, and it stays, if somebody has used it within the hour."""
+    with _locked(entry):
+        stat = _stat(entry)
+        if stat is None or stat.st_mtime > time.time() - _IN_USE_SECONDS:
+            return None
+        entry.unlink()
+        return stat
+
+
+@contextmanager
+def _locked(entry: Path) -> Iterator[None]:
+    """Hold the lock of a place in the cache; one process at a time fetches, links or removes what lies there."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(entry.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _stat(path: Path) -> os.stat_result | None:

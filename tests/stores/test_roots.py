@@ -1,5 +1,6 @@
 """A root in a store is used like a folder: a release is whole or absent, a pointer moves once, no byte is stale."""
 
+import fcntl
 import multiprocessing
 import os
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.digest import file_digest
+from artifacts.digest import canonical_json, file_digest
 from artifacts.errors import ConflictError, CorruptError, StoreError
 from artifacts.layout import RootLayout
 from artifacts.mirror import MARKER, mirror_of, open_mirror
@@ -136,6 +137,34 @@ def test_what_was_used_longest_ago_makes_room(root: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in root.glob("*.arrow")) == ["3.arrow", "new.arrow"]
     assert len(cached(tmp_path / "cache")) == 2
     assert fetched(again / "0.arrow").read_bytes() == bytes(1000)
+
+
+def test_what_is_used_at_the_moment_makes_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process takes between the look at its age and its removal stays, under every name."""
+    for number in range(2):
+        write(root / f"{number}.arrow", bytes([number]) * 1000)
+        os.utime(root / f"{number}.arrow", (0, time.time() - 7200 + number))
+    mirror = mirror_of(root)
+    assert mirror is not None
+    again = open_mirror(mirror.remote.url, cache=tmp_path / "cache", retry_seconds=5, most_bytes=500)
+    lock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        lock(descriptor, how)
+        if (again / "0.arrow").exists():
+            os.utime(again / "0.arrow")
+
+    monkeypatch.setattr("artifacts.mirror.fcntl.flock", late)
+    write(again / "new.arrow", b"n")
+    assert sorted(path.name for path in root.glob("*.arrow")) == ["0.arrow", "new.arrow"]
+
+
+def test_a_marker_that_is_not_in_a_cache_says_nothing(tmp_path: Path) -> None:
+    """Who may write to a folder above a root does not lead it to a store."""
+    (tmp_path / MARKER).write_bytes(canonical_json({"url": "s3://theirs/x", "retry_seconds": 5, "most_bytes": 1}))
+    assert mirror_of(tmp_path / "root" / "LATEST") is None
+    write_json(tmp_path / "root" / "LATEST", {"n": 1})
+    assert read_json(tmp_path / "root" / "LATEST") == {"n": 1}
 
 
 def test_pointers_move_once(root: Path, elsewhere: Path) -> None:
