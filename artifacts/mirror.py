@@ -239,9 +239,7 @@ def _mirror_at(folder: Path) -> Mirror | None:
 @lru_cache(maxsize=8)
 def _evict_once(cache: Path, most_bytes: int) -> None:
     """Remove what was used longest ago, with its links, until the cache is small enough; once in a process."""
-    for left_behind in cache.glob(f"??/{_STAGING}*"):
-        if (stat := _stat(left_behind)) is not None and stat.st_mtime < time.time() - _IN_USE_SECONDS:
-            left_behind.unlink(missing_ok=True)  # by a process that was killed while it fetched
+    _sweep_halves(cache)
     entries = [entry for entry in cache.glob("??/*") if not entry.name.startswith(".")]
     stats = {entry: stat for entry in entries if (stat := _stat(entry)) is not None}
     over = sum(stat.st_size for stat in stats.values()) - most_bytes
@@ -253,10 +251,16 @@ def _evict_once(cache: Path, most_bytes: int) -> None:
             over -= was.st_size
             if was.st_nlink > 1:  # else its number is another file's from now on
                 gone.add(was.st_ino)
-    if gone:
-        for path in (cache.parent / _MIRRORS).rglob("*"):
-            if (stat := _stat(path)) is not None and stat.st_ino in gone:
-                path.unlink(missing_ok=True)
+    for path in (cache.parent / _MIRRORS).rglob("*") if gone else ():
+        if (stat := _stat(path)) is not None and stat.st_ino in gone:
+            path.unlink(missing_ok=True)
+
+
+def _sweep_halves(cache: Path) -> None:
+    """Remove what processes left that were killed while they fetched."""
+    for left_behind in cache.glob(f"??/{_STAGING}*"):
+        if (stat := _stat(left_behind)) is not None and stat.st_mtime < time.time() - _IN_USE_SECONDS:
+            left_behind.unlink(missing_ok=True)
 
 
 def _removed(entry: Path) -> os.stat_result | None:
