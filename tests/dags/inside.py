@@ -45,6 +45,7 @@ def parse(file: str) -> dict[str, Any]:
         elif event.partition(".")[0] in {"socket", "subprocess", "sqlite3"}:
             touched.append((event, ""))
 
+    sys.dont_write_bytecode = True  # the first to load a module would write its cache
     before = set(sys.modules)
     sys.addaudithook(look)
     dags = sorted(parsed(file))
@@ -127,7 +128,7 @@ def nights(zone: str, cron: str, first: str, count: int) -> list[Any]:
     for _ in range(count):
         run = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
         interval = run.data_interval
-        dag_run = SimpleNamespace(data_interval_end=interval.end, run_after=run.run_after)
+        dag_run = SimpleNamespace(data_interval_end=interval.end, run_after=run.run_after, conf=None)
         day = dag.user_defined_macros["data_date"](dag_run, {"date": None})
         found.append([run.run_after.astimezone(ZoneInfo(zone)).isoformat(), day])
     return found
