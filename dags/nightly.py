@@ -27,7 +27,7 @@ def night(surface: Surface) -> DAG:
         catchup=surface.start is not None,
         max_active_runs=1,  # two runs of one night would wait for each other
         params=PARAMS,
-        user_defined_macros={"data_date": partial(asked_date, surface), "prepared": prepared},
+        user_defined_macros={"data_date": partial(asked_date, surface, PARAMS), "prepared": prepared},
         tags=["nightrec"],
     )
 

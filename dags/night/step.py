@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import urllib.request
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -46,7 +47,13 @@ class Step(BaseOperator):
         line = [*self.command, *said(self.arguments)]
         self.log.info("$ %s", shlex.join(line))
         self._running = Command(line, os.environ)
-        code, output = self._running.run(partial(self.log.info, "%s"))
+        try:
+            code, output = self._running.run(partial(self.log.info, "%s"))
+        except OSError as error:
+            if error.filename != self.command[0]:
+                raise
+            said_by = f"NIGHTREC_COMMAND: expected a command of this worker, found {self.command[0]!r}"
+            raise AirflowFailException(f"{said_by} ({error.strerror})") from error
         return settle(context, self.arguments[0], code, output, self.wait_seconds)
 
     def on_kill(self) -> None:
@@ -152,8 +159,14 @@ def asset_of(surface: str) -> Asset:
     return Asset(name=f"nightrec_{surface}_release", uri=f"nightrec://{surface}")
 
 
-def asked_date(surface: Surface, dag_run: Any, params: Any) -> str:
-    """Say which day a run of the DAG is for."""
+def asked_date(surface: Surface, known: Collection[str], dag_run: Any, params: Any) -> str:
+    """Say which day a run of the DAG is for, if all that its conf says is *known*: a slip would do another night."""
+    if unknown := sorted((dag_run.conf or {}).keys() - known):
+        raise AirflowFailException(f"conf: expected {', '.join(known)}, found {', '.join(unknown)}; start the run anew")
+    return _date_of(surface, dag_run, params)
+
+
+def _date_of(surface: Surface, dag_run: Any, params: Any) -> str:
     return data_date(surface.zone, params["date"], dag_run.data_interval_end, dag_run.run_after)
 
 
@@ -184,7 +197,7 @@ def _tell(surface: Surface, context: Any, state: str, detail: str, release: str 
         return
     ti, dag_run, params = context["ti"], context.get("dag_run"), context["params"]
     night = dag_run and "date" in params  # a consumer has no date, and Airflow may have lost sight of the run
-    day = asked_date(surface, dag_run, params) if night else None
+    day = _date_of(surface, dag_run, params) if night else None
     document = {
         "text": f"{ti.dag_id}{f', night of {day}' if day else ''}: {ti.task_id}, {state}: {detail}",
         "state": state,

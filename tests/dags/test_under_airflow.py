@@ -175,6 +175,28 @@ def test_prepare_is_told_the_day_and_why_the_future_may_be_seen(
     assert asked["log"][1:] == [*start, "2026-02-03", "--seen-future=a backfill; $(rm -rf /)"]
 
 
+def test_a_conf_that_nobody_understands_is_refused(inside: Inside, command: Script) -> None:
+    """A day under a wrong name would be ignored, and the night before be done in its place."""
+    command(f"echo '{ANSWER}'")
+
+    ended = inside("step", "prepare", {}, {"date": "2026-02-03", "data_date": "2026-02-03"})
+
+    assert (ended["raised"], ended["says"]) == (
+        "AirflowFailException",
+        "conf: expected date, seen_future, supersede, found data_date; start the run anew",
+    )
+
+
+def test_a_command_that_is_not_there_is_no_matter_of_time(inside: Inside, tmp_path: Path) -> None:
+    """It is not tried again: the setting that named it has to be changed."""
+    ended = inside("step", "items", PREPARED, {}, NIGHTREC_COMMAND=f"{tmp_path}/nightrek --verbose")
+
+    assert (ended["raised"], ended["says"]) == (
+        "AirflowFailException",
+        f"NIGHTREC_COMMAND: expected a command of this worker, found '{tmp_path}/nightrek' (No such file or directory)",
+    )
+
+
 def test_a_mapped_step_does_its_own_group(inside: Inside, command: Script) -> None:
     command(f"echo $* >&2; echo '{ANSWER}'")
 
