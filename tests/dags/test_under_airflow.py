@@ -361,9 +361,12 @@ def test_the_webhook_is_told_of_a_release(inside: Inside, posted: Any) -> None:
 
     inside("tell", "publish", "", answer, KNOWN, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
 
-    (told,) = received
+    inside("tell", "publish", "", {"release": "2026-11-25-aa"}, KNOWN, AIRFLOW_VAR_NIGHTREC_WEBHOOK=f"{url}/200")
+
+    told, cut = received
     assert (told["state"], told["release"]) == ("success", "2026-11-25-aa")
     assert told["text"] == "nightrec_shop, night of 2026-11-25: publish, success: 2026-11-25-aa: LATEST names it"
+    assert cut["text"] == "nightrec_shop, night of 2026-11-25: publish, success: 2026-11-25-aa"
 
 
 def test_the_webhook_is_told_of_a_task_that_was_lost(inside: Inside, posted: Any) -> None:
