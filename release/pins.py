@@ -1,7 +1,7 @@
 """What keeps a release from being pruned: pins, claims of who is about to point at it; and what says it is going."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,6 +121,31 @@ def condemn(root: Path, version: str) -> None:
 def is_condemned(root: Path, version: str) -> bool:
     """Whether somebody has begun to remove a release."""
     return is_there(RootLayout(root).condemned(version))
+
+
+def time_of_store(root: Path) -> float:
+    """Ask what time it is, in seconds since 1970, by the clock that dates claims and manifests."""
+    path = RootLayout(root).claims / f"now.{uuid.uuid4().hex}"
+    write_json(path, {"format": FORMAT})
+    try:
+        return written_at(path)
+    finally:
+        remove_file(path)
+
+
+def forget_the_dead(root: Path, stored: Collection[str], *, since: float) -> None:
+    """Remove what killed processes left: claims from before *since*, and what condemns a release not *stored* any more.
+
+    A release of that name, stored once more, could not be pointed at.
+    """
+    layout = RootLayout(root)
+    for name in names_in(layout.claims):
+        if written_at(layout.claims / name) < since:
+            remove_file(layout.claims / name)
+    condemned = layout.condemned("").parent
+    for name in names_in(condemned):
+        if name.removesuffix(_SUFFIX) not in stored:
+            remove_file(condemned / name)
 
 
 def absolve(root: Path, version: str) -> None:

@@ -19,7 +19,17 @@ from artifacts.store import (
     sweep_staged_folders,
     written_at,
 )
-from release.pins import absolve, condemn, is_claimed, is_condemned, pinned, read_pin, remove_pin
+from release.pins import (
+    absolve,
+    condemn,
+    forget_the_dead,
+    is_claimed,
+    is_condemned,
+    pinned,
+    read_pin,
+    remove_pin,
+    time_of_store,
+)
 from release.pointer import channels, read_pointer, versions
 
 CLAIM_SECONDS = 3600  # a pointer moves within seconds; a claim this old is of a process that died
@@ -36,7 +46,7 @@ class Rules:
         versions: Only these go, whatever their age; no other rule is asked then.
         runs: Whether the runs of the dates go too.
         grace: Seconds; what was stored later than so long ago stays.
-        now: Seconds since 1970, of the clock that the store has.
+        now: Seconds since 1970; where something is removed, no later than the store's own clock says.
     """
 
     keep: int | None
@@ -46,6 +56,11 @@ class Rules:
     runs: bool
     grace: float
     now: float
+
+    @property
+    def claimed_since(self) -> float:
+        """From when on a claim counts."""
+        return self.now - max(self.grace, CLAIM_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +277,8 @@ def prune(root: Path, rules: Rules) -> list[Fate]:
     layout = RootLayout(root)
     with exclusive(root / ".prune.lock"):
         sweep_staged_folders(layout.releases)
+        rules = replace(rules, now=min(rules.now, time_of_store(root)))  # else a clock that is ahead shortens the grace
+        forget_the_dead(root, versions(root, whole=False), since=rules.claimed_since)
         done = []
         for fate in plan(root, rules):
             of_run = fate.name.startswith(f"{layout.runs.name}/")
@@ -280,7 +297,7 @@ def _remove(root: Path, fate: Fate, rules: Rules) -> Fate:
     version, overdue = fate.name, _is_before(fate.name[:10], rules.overdue_before)
     condemn(root, version)
     if size_of(RootLayout(root).release(version).manifest):  # else its removal has begun, and is finished
-        now = "somebody points at it just now" if _is_claimed(root, version, rules) else ""
+        now = "somebody points at it just now" if is_claimed(root, version, since=rules.claimed_since) else ""
         if kept := now or _protected(root, version, rules, _named(root), overdue=overdue):
             absolve(root, version)
             return replace(fate, goes=False, why=kept)
@@ -288,10 +305,6 @@ def _remove(root: Path, fate: Fate, rules: Rules) -> Fate:
     remove_pin(root, version)
     absolve(root, version)
     return fate
-
-
-def _is_claimed(root: Path, version: str, rules: Rules) -> bool:
-    return is_claimed(root, version, since=rules.now - max(rules.grace, CLAIM_SECONDS))
 
 
 def _remove_runs(layout: RootLayout, day: str) -> None:

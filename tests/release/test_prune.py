@@ -221,6 +221,38 @@ def test_the_claim_of_a_dead_process_is_no_claim(five: list[str], tmp_path: Path
     assert versions(tmp_path) == five[1:]
 
 
+def test_what_the_dead_left_behind_is_forgotten(
+    five: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the folder was gone, a removal condemns nothing that is stored later; old claims are swept."""
+
+    def killed(root: Path, version: str) -> None:
+        raise KeyboardInterrupt
+
+    layout = RootLayout(tmp_path)
+    write_json(layout.claims / f"{five[3]}.dead", {})
+    age(tmp_path)
+    write_json(layout.claims / f"{five[3]}.alive", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(pruning, "remove_pin", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(tmp_path, rules_of(tmp_path, keep=4, now=NOW))
+    assert is_condemned(tmp_path, five[0])
+    prune(tmp_path, rules_of(tmp_path, keep=4, now=NOW))
+    assert not is_condemned(tmp_path, five[0])
+    assert [path.name for path in layout.claims.iterdir()] == [f"{five[3]}.alive"]
+
+
+def test_all_is_as_old_as_the_store_says(five: list[str], tmp_path: Path) -> None:
+    """A machine whose clock is days ahead takes no living claim for one of the dead, and keeps the grace time."""
+    write_json(RootLayout(tmp_path).claims / f"{five[0]}.alive", {})
+    os.utime(RootLayout(tmp_path).release(five[1]).manifest)
+    ahead = rules_of(tmp_path, versions_named=five[:2], now=time.time() + 7 * 86_400)
+    done = {fate.name: fate for fate in prune(tmp_path, ahead)}
+    assert (done[five[0]].goes, done[five[0]].why) == (False, "somebody points at it just now")
+    assert (done[five[1]].goes, "within the grace time" in done[five[1]].why) == (False, True)
+
+
 def test_a_removal_that_was_killed_is_finished(
     five: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
