@@ -350,7 +350,8 @@ class Remote:
             return RefusedByStoreError(
                 f"{what}: there are no credentials in the environment or the usual files; {HELP}"
             )
-        if status and status[1] in {"400", "401", "403"}:
+        late = code is not None and code[1] == "RequestTimeout"  # S3 says 400 of an upload that paused for too long
+        if status and status[1] in {"400", "401", "403"} and not late:
             return RefusedByStoreError(
                 f"{what}: the store refuses us ({said}); are the credentials right and alive? {HELP}"
             )

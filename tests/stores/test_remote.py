@@ -152,9 +152,10 @@ def times(n: int, method: str, word: str, **changes: Any) -> Callable[[Request],
 
 SLOW_DOWN = (503, b"<Error><Code>SlowDown</Code></Error>")
 BROKEN = (500, b"<Error><Code>InternalError</Code></Error>")
+TOO_LATE = (400, b"<Error><Code>RequestTimeout</Code></Error>")
 
 
-@pytest.mark.parametrize("answer", [SLOW_DOWN, BROKEN])
+@pytest.mark.parametrize("answer", [SLOW_DOWN, BROKEN, TOO_LATE])
 @pytest.mark.parametrize("method", ["PUT", "GET"])
 def test_a_store_in_trouble_is_asked_again(
     proxy: Proxy, behind: Remote, tmp_path: Path, method: str, answer: tuple[int, bytes]
