@@ -112,6 +112,20 @@ def understood(lines: list[str]) -> list[str]:
     return lines
 
 
+def not_settings(variables: list[str]) -> list[str]:
+    """Give the variables that Airflow would not read: no option of it, or a command for what is no secret."""
+    from airflow.configuration import conf
+
+    found = []
+    for variable in variables:
+        _, section, option = variable.lower().split("__")
+        secret = option.removesuffix("_cmd")
+        known = secret in conf.configuration_description[section]["options"]
+        if not known or (secret != option and (section, secret) not in conf.sensitive_config_values):
+            found.append(variable)
+    return found
+
+
 def nights(zone: str, cron: str, first: str, count: int) -> list[Any]:
     """Give so many nights from a data date on: when each runs, in local time, and the day it is for."""
     from zoneinfo import ZoneInfo

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.dags.conftest import ROOT, Inside
 from tests.dags.picture import README, draw, drawn_in
@@ -52,6 +53,16 @@ def test_airflow_knows_the_commands_of_the_docs(inside: Inside) -> None:
 
     assert len(said) >= 4
     assert inside("understood", said) == said
+
+
+def test_airflow_reads_the_settings_of_compose(inside: Inside) -> None:
+    """It says nothing of a variable that it does not know, and reads a file by `_CMD` for its secrets alone."""
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text("utf-8"))["services"]
+    said = sorted({name for one in services.values() for name in one.get("environment", {}) if name[:9] == "AIRFLOW__"})
+    wrong = ["AIRFLOW__CORE__EXECUTER", "AIRFLOW__CORE__EXECUTOR_CMD"]
+
+    assert len(said) > 9
+    assert inside("not_settings", [*said, *wrong]) == wrong
 
 
 def test_the_graph_is_that_of_the_design(inside: Inside) -> None:
