@@ -2,10 +2,11 @@
 
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 
@@ -30,6 +31,9 @@ class PodStep(KubernetesPodOperator):
     def execute(self, context: Any) -> None:
         """Run it; what it says is the task's log, and its answer the task's XCom."""
         self.arguments = said(self.arguments)
+        template = self.pod_template_file
+        if template and not Path(template).is_file():  # the operator would go on without it
+            raise AirflowFailException(f"NIGHTREC_POD_TEMPLATE: expected a file on the worker, found {template!r}")
         try:
             super().execute(context)
         except (AirflowException, ApiException) as error:

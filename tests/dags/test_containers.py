@@ -182,6 +182,18 @@ def test_a_pod_that_did_not_run_says_why(run: Run, command: Script, why: str) ->
     assert "\n" not in ended["says"]
 
 
+@pytest.mark.parametrize("run", ["kubernetes"], indirect=True)
+def test_a_template_that_is_not_there_is_an_error(run: Run) -> None:
+    """Without it the pod would run elsewhere, and find no config."""
+    ended, engine = run("items", PREPARED, NIGHTREC_POD_TEMPLATE="/nightrec/pod.yaml")
+
+    assert (ended["raised"], ended["says"]) == (
+        "AirflowFailException",
+        "NIGHTREC_POD_TEMPLATE: expected a file on the worker, found '/nightrec/pod.yaml'",
+    )
+    assert engine.containers == []
+
+
 def test_a_pod_gets_what_the_settings_say(inside: Inside) -> None:
     """Not root, nothing to write to but ``/tmp`` and the claim, secrets by name, a GPU for what opens a model."""
     settings = {
