@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,14 @@ def _require_tensors(bundle: Bundle, side: str, tensors: Sequence[Tensor], nodes
         )
 
 
+# What stands before ONNX Runtime's own words: its code, the file that we have named already, a place in its source.
+_PREAMBLE = re.compile(
+    r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:Load model from .*? failed:)?(?:/\S+:\d+ .*?\) (?=[A-Z]))?"
+)
+
+
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+    return _PREAMBLE.sub("", " ".join(str(error).split()))[:500]
 
 
 def _load(bundle: Bundle, device: Device) -> Any:

@@ -146,7 +146,15 @@ def test_a_graph_that_cannot_be_loaded_or_lacks_an_input_is_an_error_that_names_
     with pytest.raises(CorruptError, match=r"expected the inputs brand \(int32\)"):
         open_session(replace(bundle, inputs=(*bundle.inputs, replace(bundle.inputs[0], name="brand"))), rows=4)
     bundle.layout.graph.write_bytes(b"no graph")
-    with pytest.raises(CorruptError, match=r"model.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(CorruptError, match=r"model.onnx: ONNX Runtime cannot load it: Protobuf parsing failed"):
+        open_session(bundle, rows=4)
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [value])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 999)], ir_version=9)
+    onnx.save(model, bundle.layout.graph)
+    with pytest.raises(
+        CorruptError, match=r"cannot load it: ONNX Runtime only .* Opset 999"
+    ):  # not a place in its source
         open_session(bundle, rows=4)
 
 
