@@ -21,11 +21,12 @@ class Container:
         removed: Whether it was removed again.
         volumes_removed: Whether its own volumes were removed with it.
         stopped: Whether it was told to stop.
+        followed: Whether somebody has asked for its log.
     """
 
     def __init__(self, asked: dict[str, Any], line: list[str]) -> None:  # noqa: D107
         self.asked = asked
-        self.removed = self.volumes_removed = self.stopped = False
+        self.removed = self.volumes_removed = self.stopped = self.followed = False
         self.said: list[tuple[int, bytes]] = []  # stream and line, in the order of their coming
         self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1)
         self._readers = [
@@ -173,7 +174,7 @@ class DockerHandler(Handler):
         self.send_header("Upgrade", "tcp")
         self.end_headers()
         self.close_connection = True
-        _until(lambda: len(self.engine.containers) > number)
+        until(lambda: len(self.engine.containers) > number)
         container = self.engine.containers[number]
         container.wait()
         for said in container.said:
@@ -184,7 +185,8 @@ def _frame(stream: int, line: bytes) -> bytes:
     return bytes([stream, 0, 0, 0]) + len(line).to_bytes(4, "big") + line
 
 
-def _until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is sure to come."""
     pause = threading.Event()
     while not condition():
         pause.wait(0.02)
@@ -221,6 +223,7 @@ class KubernetesHandler(Handler):
             self.answer(self._document(pods[0]))
 
     def _log(self, pod: Container, *, stamped: bool) -> None:
+        pod.followed = True
         pod.wait()
         stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z ".encode() if stamped else b""
         self.send(b"".join(stamp + line for _, line in pod.said), "text/plain")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.dags.engines import (
     KubernetesHandler,
     NoImageHandler,
     serving,
+    until,
 )
 
 pytestmark = pytest.mark.airflow
@@ -180,6 +182,27 @@ def test_a_pod_that_did_not_run_says_why(run: Run, command: Script, why: str) ->
     start = "the pod did not run the command to its end; it may be tried again: "
     assert (ended["raised"], ended["says"][: len(start) + len(why)]) == ("AirflowException", start + why)
     assert "\n" not in ended["says"]
+
+
+@pytest.mark.parametrize("run", ["kubernetes"], indirect=True)
+def test_a_pod_that_outlived_its_worker_is_found_again(run: Run, command: Script, tmp_path: Path) -> None:
+    """The next try starts no other; it waits for this one's end, and takes its answer."""
+    command(f"echo '{json.dumps(ANSWER)}'")
+    _, engine = run("items", PREPARED)
+    later = {**ANSWER, "run_key": "2c3d"}
+    script = f"until [ -e {tmp_path}/end ]; do sleep 0.1; done; echo '{json.dumps(later)}'"
+    left = Container(engine.containers[0].asked, ["sh", "-c", script])
+    engine.containers.append(left)
+
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(run, "items", PREPARED)
+        until(lambda: left.followed or asked.done())
+        (tmp_path / "end").touch()
+        ended, _ = asked.result()
+
+    assert engine.containers[1:] == [left]
+    assert ended["pushed"]["return_value"] == later
+    assert left.removed
 
 
 @pytest.mark.parametrize("run", ["kubernetes"], indirect=True)
