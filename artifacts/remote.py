@@ -175,9 +175,12 @@ class Remote:
         sha256, tag = _digests(path, part)
         found = self.stat(key)
         if found is None and size <= _PART:
-            if self.create(key, path.read_bytes()):
-                return sha256
+            created = self.create(key, path.read_bytes())
             found = self.stat(key)
+            if created:
+                if found is None or found.version.get("e_tag", "").strip('"') != tag:
+                    self._read_back(key, sha256, size)
+                return sha256
         if found is not None and (found.sha256, found.size) == (sha256, size):
             return sha256
         if found is not None and time.time() - found.written < REMAINS_SECONDS:

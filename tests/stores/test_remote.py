@@ -260,6 +260,8 @@ def test_bytes_that_changed_on_their_way_are_found(proxy: Proxy, behind: Remote,
         behind.upload("a", tmp_path / "a")
     with pytest.raises(StoreError, match="does not hold what was sent"):
         behind.write("b", b"content")
+    with pytest.raises(StoreError, match="does not hold what was sent"):
+        behind.upload_once("c", tmp_path / "a")
     assert behind.keys("") == []
 
 
