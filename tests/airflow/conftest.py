@@ -27,6 +27,7 @@ NIGHTS: dict[Night, str] = {  # each with the key of what it proves; the longest
     triggers.late_day: "triggers",
     deaths.killed_task: "killed_task",
     deaths.cleared_task: "cleared_task",
+    deaths.drained_node: "drained_node",
     refusals.missing_day: "bad_night",
     refusals.model_of_the_future: "triggers",
 }

@@ -1,4 +1,4 @@
-"""Nights in which something dies: a task, a task that is cleared, a worker that only looks dead, the scheduler.
+"""Nights in which something dies: a task, a task that is cleared, a node, a worker that only looks dead, the scheduler.
 
 The step ``interests`` is stopped in the middle by a lock that is held on the third shard of its first group: the two
 before it are done, the task waits for the third.
@@ -77,6 +77,19 @@ def cleared_task(stage: Stage) -> None:
         wait("the step ends", lambda: middle.command not in command_of(surface), seconds=SECONDS_TO_STOP + HEARTBEATS)
 
     stage.airflow.succeeded(surface.dag, middle.run)
+    _same_bytes(stage, surface, middle)
+
+
+def drained_node(stage: Stage) -> None:
+    """A drained node, SIGTERM to all that works on it: the step ends within 10 s, is tried again; same bytes."""
+    surface = stage.open("drained")
+    with in_the_middle(stage, surface) as middle:
+        for process in (middle.task, middle.command):
+            os.kill(process, signal.SIGTERM)
+        wait("the step ends", lambda: middle.command not in command_of(surface), seconds=SECONDS_TO_STOP)
+
+    stage.airflow.succeeded(surface.dag, middle.run)
+    assert stage.airflow.task(surface.dag, middle.run, "interests", 0)["try_number"] == 2
     _same_bytes(stage, surface, middle)
 
 

@@ -156,7 +156,7 @@ def settings(folder: Path, command: Path) -> dict[str, str]:
 
 def write_surfaces(shop: Shop, folder: Path) -> Path:
     """Make every surface under *folder*, and one of which Airflow knows nothing; give the config of that one."""
-    for name in ("killed", "cleared", "zombie", "scheduler", "double", "backfill", "future", "job"):
+    for name in ("killed", "cleared", "drained", "zombie", "scheduler", "double", "backfill", "future", "job"):
         write_config(shop, folder, name)
     shared = shop.data / "items.parquet"
     items = folder / "cut" / "items.parquet"
