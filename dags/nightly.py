@@ -25,7 +25,7 @@ def night(surface: Surface) -> DAG:
         schedule=None if cron == "none" else CronDataIntervalTimetable(cron, surface.texts["TIMEZONE"]),
         start_date=datetime.combine(surface.start, time(), surface.zone) if surface.start else LONG_AGO,
         catchup=surface.start is not None,
-        max_active_runs=1,  # two runs of one night would wait for each other
+        max_active_runs=4,  # a night that waits for its day does not hold the next, or one that is started by hand
         params=PARAMS,
         user_defined_macros={"data_date": partial(asked_date, surface, PARAMS), "prepared": prepared},
         tags=["nightrec"],

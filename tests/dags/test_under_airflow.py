@@ -96,7 +96,7 @@ def test_the_settings_reach_the_tasks(inside: Inside) -> None:
     assert [shop["tasks"][step]["pool"] for step in STEPS] == ["one"] * 5 + ["default_pool"] * 2
     assert {task["retries"] for task in shop["tasks"].values()} == {3}
     assert {task["retries"] for task in feed["tasks"].values()} == {7}
-    assert (shop["schedule"], shop["runs_at_once"], shop["catchup"]) == ("NullTimetable", 1, False)
+    assert (shop["schedule"], shop["runs_at_once"], shop["catchup"]) == ("NullTimetable", 4, False)
 
 
 @pytest.mark.parametrize("where", ["docker", "kubernetes"])
