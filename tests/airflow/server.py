@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -98,6 +99,7 @@ class Airflow:
         self._ports = {"api-server": _free_port(), "execution-api": _free_port()}
         self._address, execution = (f"http://127.0.0.1:{port}" for port in self._ports.values())
         self._one_change = threading.Lock()  # on SQLite, two requests that write would wait for each other
+        self._reviving = threading.Lock()
         settings = SETTINGS | {
             "CORE__DAGS_FOLDER": str(dags),
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",  # seconds
@@ -135,6 +137,13 @@ class Airflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def revive(self) -> None:
+        """Start a scheduler again that has ended by itself, as a supervisor would: on SQLite Airflow's own may."""
+        with self._reviving:
+            if self._services["scheduler"].poll() not in {None, -signal.SIGKILL}:
+                sys.stderr.write(f"the scheduler has ended by itself, see {self.home}/scheduler.log; started again\n")
+                self.start_service("scheduler")
 
     def kill_service(self, name: str) -> None:
         """Kill one of ``SERVICES`` with -9, and nothing that it has started."""
@@ -237,6 +246,7 @@ class Airflow:
         path = f"/api/v2/dags/{dag}/dagRuns/{_quoted(run)}"
 
         def state() -> str:
+            self.revive()
             now: str = self.call("GET", path)["state"]
             return now if now in ENDED else ""
 

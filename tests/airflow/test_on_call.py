@@ -21,6 +21,11 @@ def test_the_commands_of_the_runbook(stage: Stage, nights: dict[Night, Future[No
     airflow.known(surface.dag)
 
     for command in commands_of("airflow"):
+        if (
+            command.words[1] == "backfill"
+        ):  # a person looks at one thing after the other; on SQLite they get in their way
+            (manual,) = (run["dag_run_id"] for run in airflow.runs(surface.dag) if run["run_type"] == "manual")
+            airflow.succeeded(surface.dag, manual)
         wait(command.line, lambda words=command.words: _run(stage, words[1:]))
 
     try:
