@@ -39,7 +39,7 @@ class Gone:
         marked = np.zeros(batch.num_rows, bool)
         for column, ids in (("user_id", self.users), ("item_id", self.items)):
             if column in batch.schema.names and len(ids):
-                marked |= pc.is_in(batch.column(column), value_set=ids).to_numpy(zero_copy_only=False)
+                marked |= _marks(batch.column(column), ids)
         return marked
 
 
@@ -55,8 +55,7 @@ def ids_in(paths: Iterable[Path], column: str, ids: pa.Array) -> pa.Array:
     found = np.zeros(len(ids), bool)
     for path in paths:
         for batch in batches_of([path], [column]):
-            known = pc.unique(batch.column(0))
-            found |= pc.is_in(ids, value_set=known).to_numpy(zero_copy_only=False)
+            found |= _marks(ids, pc.unique(batch.column(0)))
     return ids.filter(pa.array(found))
 
 
