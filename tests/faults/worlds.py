@@ -18,6 +18,24 @@ from tests.faults.nights import Tables
 NIGHTREC = Path(sys.executable).with_name("nightrec")
 RETAIL = Path("../shared/data/online_retail")
 ROLES = ("item", "user", "ranker")
+JOB = """\
+[night]
+shards = 2
+threads = 1
+
+[day]
+min_share_of_median = 0
+
+[index]
+lists = 16
+recall_k = 50
+
+[score]
+top_n = 50
+
+[retrieve]
+candidates = 100
+"""  # of the shops with trained models
 
 
 @dataclass(frozen=True)
@@ -97,24 +115,7 @@ def movielens_world(folder: Path) -> World:
         date(1998, 3, 1),
         date(1998, 4, 22),
         "gender",
-        """\
-[night]
-shards = 2
-threads = 1
-
-[day]
-min_share_of_median = 0
-
-[index]
-lists = 16
-recall_k = 50
-
-[retrieve]
-candidates = 100
-
-[score]
-top_n = 50
-""",
+        JOB,
     )
     data = folder / "data"
     if not (data / "users.parquet").exists():
@@ -137,25 +138,7 @@ def retail_world(folder: Path) -> World | None:
         date(2011, 10, 1),
         date(2011, 12, 8),
         "country",
-        """\
-[night]
-shards = 2
-threads = 1
-
-[day]
-min_share_of_median = 0
-
-[index]
-lists = 16
-recall_k = 50
-
-[retrieve]
-candidates = 100
-exclude_seen = "none"
-
-[score]
-top_n = 50
-""",
+        f'{JOB}exclude_seen = "none"\n',  # people buy again
         roles=("item", "user"),
     )
     if not (folder / "data" / "users.parquet").exists():
