@@ -222,9 +222,10 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
 
     start = time.monotonic()
     with exclusive(run.folder / ".check.lock"):
-        stands = standing_report(run, config.root, channel=channel, **steps.asked_of_gates(config)) is not None
+        asked = steps.asked_of_gates(config, run)
+        stands = standing_report(run, config.root, channel=channel, **asked) is not None
         try:
-            about = steps.check(config, run, channel)
+            about = steps.check(config, run, channel, asked)
         except RefusedError as error:
             if not override:
                 raise

@@ -1,7 +1,7 @@
 """From the config to the few fields that each step of the night takes, and the call of the step itself."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,47 +179,51 @@ def score_options(config: Config) -> "ScoreOptions":
 MODEL_STEPS = {"items": items, "index": index, "interests": interests, "score": score}
 
 
-def check(config: Config, run: Run, channel: str) -> str:
+def check(config: Config, run: Run, channel: str, asked: Mapping[str, Any]) -> str:
     """Do the step ``check`` against the earlier release of *channel*, and tell which gates only warned.
+
+    Args:
+        config: The surface.
+        run: What is judged.
+        channel: Whose readers have had the earlier release.
+        asked: From :func:`asked_of_gates`.
 
     Raises:
         RefusedError: If a gate fails.
-        StaleRunError: If the run was prepared for other bundles.
     """
-    from batch.shards import require_bundle
     from release.check import check as judge
 
-    for bundle in bundles_of(config):
-        require_bundle(run, bundle)
-    report = judge(
-        run,
-        config.root,
-        channel=channel,
-        memory=config.night.memory,
-        threads=config.night.threads,
-        **asked_of_gates(config),
-    )
+    report = judge(run, config.root, channel=channel, memory=config.night.memory, threads=config.night.threads, **asked)
     said = f"{len(report.verdicts)} verdicts, none refuses"
     return "; ".join([said, *(f"warning: {verdict.line()}" for verdict in report.warned)])
 
 
-def asked_of_gates(config: Config) -> dict[str, Any]:
+def asked_of_gates(config: Config, run: Run) -> dict[str, Any]:
     """Give what a verdict depends on besides the nights: the gates, the segments and the models' last training days.
 
     Raises:
         UsageError: If a gate is unknown, or a segment is no profile feature of the models.
+        StaleRunError: If the run was prepared for other bundles.
     """
+    from batch.shards import require_bundle
     from release.gates import configured_gates
 
+    bundles = bundles_of(config)
+    for bundle in bundles:
+        require_bundle(run, bundle)
     return {
         "gates": configured_gates(config.gates),
-        "segments": segments_of(config),
-        "trained_through": {str(bundle.role): bundle.trained_through for bundle in bundles_of(config)},
+        "segments": segments_of(config, bundles),
+        "trained_through": {str(bundle.role): bundle.trained_through for bundle in bundles},
     }
 
 
-def segments_of(config: Config) -> "Segments":
+def segments_of(config: Config, bundles: Sequence[Bundle]) -> "Segments":
     """Read the names of the declared segments from the models' vocabularies.
+
+    Args:
+        config: Declares them.
+        bundles: The models, verified.
 
     Raises:
         UsageError: If one is no profile feature of the models.
@@ -229,13 +233,13 @@ def segments_of(config: Config) -> "Segments":
 
     values = {}
     for column in config.segments.columns:
-        bundles = [bundle for bundle in bundles_of(config) if column in bundle.spec.profile_features]
-        if not bundles:
+        having = [bundle for bundle in bundles if column in bundle.spec.profile_features]
+        if not having:
             raise UsageError(
                 f"segments.columns: {column!r} is no profile feature of the models, and only by these are users told "
                 "apart; fit them with it, or leave it out"
             )
-        vocabulary = load_vocabularies(bundles[0].layout.vocabulary(column).parent, [column])[column]
+        vocabulary = load_vocabularies(having[0].layout.vocabulary(column).parent, [column])[column]
         values[column] = tuple(str(value) for value in vocabulary.values.to_pylist())
     return Segments(values, config.segments.min_users)
 
@@ -272,7 +276,8 @@ def require_all(config: Config) -> "Device":
 
     require_swaps(config.root)
     configured_gates(config.gates)
-    segments_of(config)
+    if config.segments.columns:  # else no bundle need be read for them
+        segments_of(config, bundles_of(config))
     device = choose_device(config.night.device)
     if device.name == "gpu":
         from batch.retrieve import require_searchable

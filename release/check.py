@@ -8,9 +8,9 @@ from pathlib import Path
 
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError
-from artifacts.release import record_problems, verify_record_file, write_record
+from artifacts.release import record_problems, write_record
 from artifacts.run import Run, recording
-from artifacts.store import STAGING_PREFIX, is_there, read_json, remove_file
+from artifacts.store import STAGING_PREFIX, is_there, remove_file
 from release.changes import Earlier, Levels, compared, figures_of, model_change, segment_levels
 from release.content import content_of_release, content_of_run, judged_digest
 from release.figures import POPULAR, levels_of, measure_night
@@ -55,18 +55,20 @@ def check(
         StaleRunError: If a step is not finished.
         CorruptError: If a file of the run, or of the earlier release, is missing or changed.
     """
-    trained_through = dict(trained_through or {})
-    report = standing_report(
-        run, root, gates=gates, segments=segments, channel=channel, trained_through=trained_through
+    trained_through, past, judged = (
+        dict(trained_through or {}),
+        past_nights(root, run.date, channel),
+        judged_digest(run),
     )
+    asked = _asked(judged, gates, segments, past, trained_through)
+    report = _standing(run, asked)
     if report is None:
-        past = past_nights(root, run.date, channel)
         run.folder.mkdir(parents=True, exist_ok=True)  # on a machine that has none of it yet
         for left_behind in run.folder.glob(f"{_SPILL}*"):
             shutil.rmtree(left_behind)  # by a check that was killed: there is one at a time
         with tempfile.TemporaryDirectory(dir=run.folder, prefix=_SPILL) as spill:
             limits = Limits(memory, threads, Path(spill))
-            report = _judge(run, past, gates, segments, trained_through, limits)
+            report = _judge(run, past, gates, segments, trained_through, limits, judged=judged, asked=asked)
         _keep(run, report)
     if report.failed:
         lines = [verdict.line() for verdict in report.failed]
@@ -90,23 +92,27 @@ def standing_report(
         StaleRunError: If a step is not finished.
         CorruptError: If the release to compare with cannot be found out.
     """
-    asked = _asked(run, gates, segments, past_nights(root, run.date, channel), trained_through or {})
+    past = past_nights(root, run.date, channel)
+    return _standing(run, _asked(judged_digest(run), gates, segments, past, trained_through or {}))
+
+
+def _standing(run: Run, asked: str) -> GateReport | None:
     record = run.layout.record
     if not is_there(record.gates):
         return None
     try:
-        report = GateReport.from_document(read_json(verify_record_file(record, record.gates)))
-    except (CorruptError, KeyError, TypeError, ValueError):
+        report = GateReport.read(record)
+    except CorruptError:
         return None  # judging anew is the cure
     return report if report.asked == asked else None
 
 
 def _asked(
-    run: Run, gates: Sequence[Gate], segments: Segments, past: Sequence[Past], trained_through: Mapping[str, str]
+    judged: str, gates: Sequence[Gate], segments: Segments, past: Sequence[Past], trained_through: Mapping[str, str]
 ) -> str:
     return document_digest(
         {
-            "judged": judged_digest(run),
+            "judged": judged,
             "gates": [asdict(gate) for gate in gates],
             "segments": segments.document(),
             "earlier": [[night.release.version, night.report and night.report.document()] for night in past],
@@ -122,8 +128,10 @@ def _judge(
     segments: Segments,
     trained_through: Mapping[str, str],
     limits: Limits,
+    *,
+    judged: str,
+    asked: str,
 ) -> GateReport:
-    asked, judged = _asked(run, gates, segments, past, trained_through), judged_digest(run)
     content = content_of_run(run)
     last = past[0].release if past else None
     earlier = Earlier(content_of_release(last.layout, last.manifest), past) if last else None

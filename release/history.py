@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 
 from artifacts.errors import CorruptError
-from artifacts.release import read_record, verify_record_file
-from artifacts.store import is_there, read_json
+from artifacts.release import read_record
+from artifacts.store import is_there
 from release.gate import Against
 from release.pointer import LATEST, Release, earlier_release, find_release, versions
 from release.verdicts import GateReport
@@ -66,13 +66,9 @@ def _past(release: Release) -> Past:
     record = release.layout.record
     if not is_there(record.contents) or record.gates.name not in read_record(record):
         return Past(release, None)
-    path = verify_record_file(record, record.gates)
-    try:
-        report = GateReport.from_document(read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{path}: expected the gates' verdict, found something else ({error!r})") from error
+    report = GateReport.read(record)
     if (report.date, report.run_key) != (release.manifest.date, release.manifest.run_key):
-        raise CorruptError(f"{path}: speaks of run {report.run_key} of {report.date}, not of {release.version}")
+        raise CorruptError(f"{record.gates}: speaks of run {report.run_key} of {report.date}, not of {release.version}")
     return Past(release, report)
 
 

@@ -13,7 +13,6 @@ from artifacts.release import (
     Manifest,
     manifest_digest,
     read_record,
-    verify_record_file,
     verify_release,
     write_record,
 )
@@ -21,7 +20,6 @@ from artifacts.run import Run, recording
 from artifacts.store import (
     fetched,
     is_there,
-    read_json,
     read_sealed,
     require_swaps,
     staged_folder,
@@ -163,12 +161,7 @@ def _objection(run: Run, earlier: str | None, channel: str) -> str:
 
 def _verdict(run: Run) -> GateReport | None:
     record = run.layout.record
-    if not is_there(record.gates):
-        return None
-    try:
-        return GateReport.from_document(read_json(verify_record_file(record, record.gates)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{record.gates}: expected the gates' verdict ({error!r}); run `nightrec check`") from error
+    return GateReport.read(record, remedy="run `nightrec check`") if is_there(record.gates) else None
 
 
 def _outdated(report: GateReport, run: Run, earlier: str | None, channel: str) -> str:

@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from artifacts.errors import CorruptError
+from artifacts.layout import RecordLayout
+from artifacts.release import verify_record_file
+from artifacts.store import read_json
 from release.gate import ABSOLUTELY, Action, Gate
 
 
@@ -149,6 +153,26 @@ class GateReport:
     def document(self) -> dict[str, Any]:
         """What goes into JSON."""
         return {**asdict(self), "format": 1, "passed": self.passed}
+
+    @classmethod
+    def read(cls, record: RecordLayout, *, remedy: str = "") -> Self:
+        """Read the verdict in *record*, whose bytes are checked first.
+
+        Args:
+            record: Of a run or of a release.
+            remedy: What to do if it is another document; ends the message.
+
+        Raises:
+            CorruptError: If it is not listed, missing, changed, or another document.
+        """
+        path = verify_record_file(record, record.gates)
+        try:
+            return cls.from_document(read_json(path))
+        except (KeyError, TypeError, ValueError) as error:
+            ending = f"; {remedy}" if remedy else ""
+            raise CorruptError(
+                f"{path}: expected the gates' verdict, found something else ({error!r}){ending}"
+            ) from error
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
