@@ -172,11 +172,17 @@ def _harm(harm: str, path: Path, place: Place, snapshots: Path, root: Path, rand
     if harm in {"flip", "cut"}:
         (flip if harm == "flip" else cut)(path, random_)
         return
-    other_root, date = (snapshots / "other", DATE) if harm == "another model's" else (root, YESTERDAY)
-    other = _file(other_root, date, place)
+    yesterdays, of_another = _file(root, YESTERDAY, place), _file(snapshots / "other", DATE, place)
+    other = _unlike(path, *((of_another,) if harm == "another model's" else (yesterdays, of_another)))
     shutil.copyfile(other, path)
     if harm == "swap with its sidecar" and (sidecar := other.with_name(other.name + SIDECAR_SUFFIX)).exists():
         shutil.copyfile(sidecar, path.with_name(path.name + SIDECAR_SUFFIX))
+
+
+def _unlike(path: Path, *others: Path) -> Path:
+    """The first of some files that holds other bytes: two nights may have equal ones, and equal bytes are no harm."""
+    whole = path.read_bytes()
+    return next((other for other in others if other.exists() and other.read_bytes() != whole), Path(__file__))
 
 
 def _named(done: subprocess.CompletedProcess[str], name: str, lost_: str) -> str:
@@ -235,8 +241,8 @@ def in_release(stage: Stage, folder: Path, random_: random.Random, number: int, 
     path = version / file
     harm = HARMS[number % 3] if number else random_.choice(HARMS[:3])
     if harm == "swap":
-        other = _run_folder(root, DATE) / file
-        shutil.copyfile(other if other.exists() else _run_folder(root, DATE) / "run.json", path)
+        runs = _run_folder(root, DATE), _run_folder(snapshots / "other", DATE)
+        shutil.copyfile(_unlike(path, *(run / file for run in runs)), path)
     else:
         (flip if harm == "flip" else cut)(path, random_)
     said = _verify(config, version.name)
