@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from artifacts.contract import require_contract
 from artifacts.digest import document_digest, file_digest
+from artifacts.documents import read_sealed, write_sealed
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import read_sealed, write_sealed
 
 FORMAT = 1
 

@@ -8,20 +8,11 @@ from typing import Any, Self
 
 from artifacts.bundle import FileRecord
 from artifacts.digest import canonical_json, document_digest, file_digest
+from artifacts.documents import read_sealed, write_json, write_sealed
 from artifacts.errors import CorruptError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, inner, listing, mapping, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
-from artifacts.store import (
-    fetched,
-    files_on_disk,
-    files_under,
-    is_there,
-    read_bytes,
-    read_sealed,
-    size_of,
-    write_json,
-    write_sealed,
-)
+from artifacts.store import fetched, files_on_disk, files_under, is_there, read_bytes, size_of
 from artifacts.tables import Sidecar
 
 FORMAT = 1

@@ -11,10 +11,11 @@ from typing import Any, Self
 import pyarrow as pa
 
 from artifacts.digest import document_digest
+from artifacts.documents import read_json, read_sealed, write_sealed
 from artifacts.errors import CorruptError, StaleRunError, UsageError
 from artifacts.fields import DAY, SHA256, mapping, only, table, text, whole
 from artifacts.layout import RecordLayout, ReplayLayout, RootLayout, RunLayout
-from artifacts.store import exclusive, is_there, read_json, read_sealed, sweep_staged_files, write_sealed
+from artifacts.store import exclusive, is_there, sweep_staged_files
 
 FORMAT = 1
 RUN_KEY = re.compile(r"[0-9a-f]{16}")

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifacts.digest import file_digest
+from artifacts.documents import read_sealed, write_sealed
 from artifacts.errors import CorruptError, InputError, NightrecError, StaleRunError
 from artifacts.fields import SHA256, only, text, whole
 from artifacts.footer import require_bearable
 from artifacts.layout import sidecar_of
-from artifacts.store import fetched, is_there, read_sealed, remove_file, size_of, staged_file, write_sealed
+from artifacts.store import fetched, is_there, remove_file, size_of, staged_file
 
 FORMAT = 1
 BATCH_ROWS = 65_536

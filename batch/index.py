@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from artifacts import schemas
 from artifacts.bundle import Bundle
+from artifacts.documents import write_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
-from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files, write_json
+from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample

@@ -14,20 +14,11 @@ import pyarrow as pa
 from artifacts import schemas
 from artifacts.bundle import Bundle, FeatureSpec, Role, read_bundle, require_one_model
 from artifacts.digest import document_digest
+from artifacts.documents import read_sealed, write_json, write_sealed
 from artifacts.errors import CorruptError, RefusedError, StaleRunError, UsageError
 from artifacts.layout import ReplayLayout, RootLayout, RunLayout
 from artifacts.run import FORMAT, Run, StepResult, find_run, run_key_of
-from artifacts.store import (
-    STAGING_PREFIX,
-    exclusive,
-    flush,
-    is_there,
-    read_sealed,
-    send_folder,
-    size_of,
-    write_json,
-    write_sealed,
-)
+from artifacts.store import STAGING_PREFIX, exclusive, flush, is_there, send_folder, size_of
 from artifacts.tables import read_sidecar, sidecar_within, writing_table
 from batch.profile import resolve_profile
 from batch.shards import nothing

@@ -12,8 +12,9 @@ import torch
 
 from artifacts.bundle import FeatureSpec
 from artifacts.digest import document_digest, file_digest
+from artifacts.documents import read_json, write_json
 from artifacts.errors import CorruptError, UsageError
-from artifacts.store import read_json, staged_folder, write_json
+from artifacts.store import staged_folder
 from features.vocabulary import Vocabulary, load_vocabularies, save_vocabulary
 from models.bst import Bst, BstConfig
 from models.layout import CheckpointLayout

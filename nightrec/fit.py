@@ -11,8 +11,9 @@ import typer
 
 from artifacts.bundle import FeatureSpec
 from artifacts.digest import document_digest
+from artifacts.documents import read_json, write_json
 from artifacts.errors import UsageError
-from artifacts.store import read_json, staged_folder, write_json
+from artifacts.store import staged_folder
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say, show
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
     from models.examples import Split
     from models.fit import FitOptions
-    from nightrec.config import Config, Train
+    from nightrec.config import Config
+    from nightrec.tables import Train
 
 _VOCABULARIES = "vocabularies"
 _MIND = "mind"

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from artifacts.documents import amend_sealed
 from artifacts.errors import ConflictError, CorruptError, NotReadyError, RefusedError, StaleRunError, UsageError
 from artifacts.run import Run, StepResult, find_run, parse_group, parse_shards
-from artifacts.store import amend_sealed, exclusive, remove_file
+from artifacts.store import exclusive, remove_file
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from artifacts.digest import document_digest
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError
 from artifacts.layout import ReleaseLayout
 from artifacts.release import Manifest, verify_content_file
 from artifacts.run import Run, replay_of
-from artifacts.store import read_json
 from artifacts.tables import opening_arrow, sidecar_within, verify_file
 
 

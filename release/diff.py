@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError
 from artifacts.release import read_record, verify_record_file
-from artifacts.store import STAGING_PREFIX, read_json
+from artifacts.store import STAGING_PREFIX
 from release.changes import other_ids, score_bins, score_psi
 from release.content import Content, batches_of, content_of_release
 from release.figures import score_edges

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.documents import read_json, swap_json, write_json
 from artifacts.errors import ConflictError, CorruptError, UsageError
 from artifacts.fields import PROSE, VERSION, only, text
 from artifacts.layout import RootLayout
-from artifacts.store import is_there, names_in, read_json, remove_file, swap_json, write_json, written_at
+from artifacts.store import is_there, names_in, remove_file, written_at
 
 FORMAT = 1
 _SUFFIX = ".json"

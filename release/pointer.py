@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.documents import find_json, swap_json
 from artifacts.errors import CorruptError, UsageError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
 from artifacts.release import Manifest, manifest_digest
-from artifacts.store import find_json, is_there, names_in, swap_json
+from artifacts.store import is_there, names_in
 from release.pins import claimed
 
 FORMAT = 1

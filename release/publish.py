@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from artifacts.documents import read_sealed
 from artifacts.errors import CorruptError, RefusedError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import (
@@ -17,14 +18,7 @@ from artifacts.release import (
     write_record,
 )
 from artifacts.run import Run, recording
-from artifacts.store import (
-    fetched,
-    is_there,
-    read_sealed,
-    require_swaps,
-    staged_folder,
-    sweep_staged_folders,
-)
+from artifacts.store import fetched, is_there, require_swaps, staged_folder, sweep_staged_folders
 from artifacts.tables import sidecar_within
 from release.content import content_files, judged_digest
 from release.pointer import (

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError, RefusedError, UsageError
 from artifacts.layout import RootLayout
 from artifacts.release import Manifest, manifest_digest, read_record, verify_record_file, verify_release
-from artifacts.store import read_json
 from release.pins import Pin, pinned, read_pin, remove_pin, write_pin
 from release.pointer import (
     LATEST,

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from artifacts.documents import read_json
 from artifacts.errors import ConflictError, CorruptError, RefusedError, UsageError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import ContentFile, Manifest, read_record, verify_release, write_record
-from artifacts.store import fetched, is_there, read_json, scratch_folder, staged_folder, sweep_staged_folders
+from artifacts.store import fetched, is_there, scratch_folder, staged_folder, sweep_staged_folders
 from artifacts.tables import opening_arrow
 from release.ids import read_ids
 from release.pointer import (

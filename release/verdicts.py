@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError
 from artifacts.layout import RecordLayout
 from artifacts.release import verify_record_file
-from artifacts.store import read_json
 from release.gate import ABSOLUTELY, Action, Gate
 
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artifacts.documents import read_json, write_json
 from artifacts.errors import CorruptError
 from artifacts.layout import IndexLayout, sidecar_of
 from artifacts.release import ContentFile
-from artifacts.store import read_json, staged_file, write_json
+from artifacts.store import staged_file
 from artifacts.tables import finish_file, opening_arrow, read_sidecar, writing_table
 from release.content import batches_of
 from release.measure import runs_of

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from artifacts.bundle import Bundle, read_bundle
 from artifacts.canary import read_canary, write_canary
+from artifacts.documents import read_json, write_sealed
 from artifacts.errors import CorruptError, NightrecError, UsageError
 from artifacts.layout import BundleLayout, RunLayout, sidecar_of
 from artifacts.run import Run, parse_group, parse_shards, run_key_of
-from artifacts.store import read_json, write_sealed
 from artifacts.tables import Sidecar, read_sidecar
 from features.vocabulary import fit_vocabulary, load_vocabulary, save_vocabulary
 from nightrec.config import Config, read_config

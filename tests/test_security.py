@@ -13,10 +13,10 @@ import pytest
 from artifacts import schemas
 from artifacts.bundle import read_bundle
 from artifacts.canary import read_canary
+from artifacts.documents import read_json, write_json, write_sealed
 from artifacts.errors import CorruptError, NightrecError, UsageError
 from artifacts.layout import BundleLayout, RootLayout, sidecar_of
 from artifacts.run import Run, find_run
-from artifacts.store import read_json, write_json, write_sealed
 from artifacts.tables import opening_arrow, read_table, writing_table
 from batch.retrieve import read_ivf
 from batch.session import open_session

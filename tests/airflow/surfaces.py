@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artifacts.documents import read_json
 from artifacts.layout import SIDECAR_SUFFIX
-from artifacts.store import read_json
 from examples import demo
 from tests.airflow.server import Airflow, wait
 from tests.airflow.webhook import Webhook

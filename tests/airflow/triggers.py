@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.store import read_json
+from artifacts.documents import read_json
 from examples import demo
 from tests.airflow.server import ENDED, ApiError, processes, wait
 from tests.airflow.surfaces import Stage, ordinary_night, write_demo

@@ -25,9 +25,9 @@ from artifacts.bundle import (
     require_one_model,
     write_bundle,
 )
+from artifacts.documents import write_sealed
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import write_sealed
 
 SPEC = FeatureSpec(("item_id", "brand"), ("country",), 5, (60, 3600), ("retrieval_score",))
 

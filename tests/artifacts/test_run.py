@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts import errors
+from artifacts.documents import write_json, write_sealed
 from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
 from artifacts.run import Run, find_run, parse_group, parse_shards, run_key_of, seen_within
-from artifacts.store import write_json, write_sealed
 
 BUNDLES = {"item": {"model_id": "m", "bundle_id": "b"}}
 SEMANTIC = {"top_n": 50}

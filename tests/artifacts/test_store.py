@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.digest import canonical_json, document_digest, file_digest
+from artifacts.documents import read_json, swap_json, write_json
 from artifacts.errors import ConflictError, CorruptError
 from artifacts.store import (
     STAGING_PREFIX,
@@ -26,16 +27,13 @@ from artifacts.store import (
     is_there,
     names_in,
     read_bytes,
-    read_json,
     remove_file,
     remove_folder,
     scratch_folder,
     size_of,
     staged_file,
     staged_folder,
-    swap_json,
     sweep_staged_folders,
-    write_json,
     written_at,
 )
 

@@ -14,9 +14,9 @@ import pytest
 
 from artifacts import schemas
 from artifacts.bundle import Bundle
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run
-from artifacts.store import read_json
 from artifacts.tables import read_table, writing_table
 from batch.index import IndexOptions, _encode_sample, build_index, lists_for, train, tune
 from batch.interests import compute_interests

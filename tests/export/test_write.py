@@ -15,9 +15,9 @@ import torch
 
 from artifacts.bundle import Bundle, FileRecord, Role, read_bundle, require_one_model
 from artifacts.canary import read_canary
+from artifacts.documents import read_sealed, write_sealed
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
-from artifacts.store import read_sealed, write_sealed
 from export.parity import CANARY_ROWS
 from export.write import export, model_id_of
 

@@ -21,10 +21,10 @@ from unittest import mock
 import numpy as np
 import pyarrow.parquet as pq
 
+from artifacts.documents import read_json
 from artifacts.errors import NightrecError
 from artifacts.layout import RootLayout
 from artifacts.run import Run
-from artifacts.store import read_json
 from nightrec.config import read_config
 from nightrec.run import MODEL_STEPS, check_run, do_step, prepare_run, publish_run, shards_of
 from tests.faults.nights import Kind, Tables, bad_kinds, good_kinds

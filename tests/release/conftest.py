@@ -13,10 +13,11 @@ import pytest
 
 from artifacts import schemas
 from artifacts.digest import document_digest
+from artifacts.documents import write_json
 from artifacts.errors import RefusedError
 from artifacts.layout import RootLayout
 from artifacts.run import Run, replay_of, run_key_of
-from artifacts.store import staged_file, write_json
+from artifacts.store import staged_file
 from artifacts.tables import finish_file, writing_table
 from release.check import check
 from release.publish import Published, publish

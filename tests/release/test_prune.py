@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from artifacts.documents import write_json
 from artifacts.errors import ConflictError, CorruptError, UsageError
 from artifacts.layout import RootLayout
-from artifacts.store import write_json
 from release import prune as pruning
 from release.check import check
 from release.pins import condemn, is_condemned, pinned

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.documents import read_json
 from artifacts.layout import RootLayout
 from artifacts.mirror import open_mirror
-from artifacts.store import fetched, names_in, read_bytes, read_json
+from artifacts.store import fetched, names_in, read_bytes
 from release.releases import verify
 from tests.night.shop import DATE, NIGHTREC, Shop, content_of, only_release, run_nightrec
 from tests.stores import servers

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.digest import canonical_json, file_digest
+from artifacts.documents import amend_sealed, read_json, swap_json, write_json
 from artifacts.errors import ConflictError, CorruptError, StoreError
 from artifacts.layout import RootLayout
 from artifacts.mirror import MARKER, mirror_of, open_mirror
@@ -18,20 +19,16 @@ from artifacts.release import verify_content_file
 from artifacts.remote import REMAINS_SECONDS, Remote
 from artifacts.run import Run
 from artifacts.store import (
-    amend_sealed,
     fetched,
     files_under,
     is_there,
     names_in,
     read_bytes,
-    read_json,
     remove_file,
     remove_folder,
     size_of,
     staged_file,
     staged_folder,
-    swap_json,
-    write_json,
     written_at,
 )
 from release.pointer import LATEST, find_release, follow, move_pointer, point_at, read_pointer, versions

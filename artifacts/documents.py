@@ -1,0 +1,122 @@
+"""JSON documents under a root: written in one form, sealed with their own digest, and swapped safely."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import canonical_json, document_digest
+from artifacts.errors import ConflictError, CorruptError
+from artifacts.mirror import mirror_of
+from artifacts.store import MOST_BYTES, exclusive, read_bytes, staged_file, sweep_staged_files
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write *document* under *path* whole or not at all, the same bytes for the same document."""
+    if mirror := mirror_of(path):
+        mirror.remote.write(mirror.key(path), canonical_json(document))
+        return
+    with staged_file(path) as file:
+        file.write(canonical_json(document))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CorruptError: If the file is missing, is not JSON, or holds something else than an object.
+    """
+    return _parse(path, read_bytes(path))
+
+
+def find_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object as :func:`read_json` does; None if there is no such file."""
+    if mirror := mirror_of(path):
+        found = mirror.remote.read(mirror.key(path), most=MOST_BYTES)
+        return _parse(path, found[0]) if found else None
+    return read_json(path) if path.is_file() else None
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path}: expected JSON, found something else ({error})") from error
+    if not isinstance(document, dict):
+        raise CorruptError(f"{path}: expected a JSON object, found a {type(document).__name__}")
+    return document
+
+
+def write_sealed(path: Path, document: dict[str, Any], *, version: int) -> None:
+    """Write *document* with its format *version* and its own digest, so that no byte of it can change unnoticed."""
+    write_json(path, _sealed(document, version))
+
+
+def amend_sealed(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], *, version: int) -> None:
+    """Put *change* of what a sealed document says, of nothing if there is none, in its place.
+
+    Whoever does the same at the same time, on this machine or another, is heard too: then *change* is asked again.
+
+    Raises:
+        CorruptError: If the document was changed otherwise.
+    """
+    while True:
+        before = find_json(path)
+        known = read_sealed(path, version=version, remedy="remove it") if before else {}
+        with suppress(ConflictError):
+            swap_json(path, expected=before, document=_sealed(change(known), version))
+            return
+
+
+def _sealed(document: dict[str, Any], version: int) -> dict[str, Any]:
+    sealed = {"format": version, **document}
+    return {**sealed, "digest": document_digest(sealed)}
+
+
+def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]:
+    """Read what :func:`write_sealed` wrote, without format and digest.
+
+    Args:
+        path: Where it lies.
+        version: The format that it must have.
+        remedy: What to do if it was changed; ends the message.
+
+    Raises:
+        CorruptError: If it is missing, changed in any byte, or of another format.
+    """
+    content = read_bytes(path)
+    document = _parse(path, content)
+    try:
+        canonical = canonical_json(document) == content
+    except (ValueError, RecursionError):  # NaN, which JSON has no word for, half of a surrogate pair, a deep nest
+        canonical = False
+    digest = document.pop("digest", None)
+    if document.get("format") != version:
+        raise CorruptError(f"{path}: expected format {version}, found {document.get('format')}")
+    if not canonical or digest != document_digest(document):
+        ending = f"; {remedy}" if remedy else ""
+        raise CorruptError(f"{path}: its bytes are not those that were written (its own digest differs){ending}")
+    del document["format"]
+    return document
+
+
+def swap_json(path: Path, *, expected: dict[str, Any] | None, document: dict[str, Any]) -> None:
+    """Replace the document at *path* if it still is *expected* (``None``: if there is none).
+
+    Raises:
+        ConflictError: If another document stands there.
+    """
+    lost = f"{path} was changed by someone else meanwhile; look at it and try again"
+    if mirror := mirror_of(path):
+        mirror.require_swaps()
+        found = mirror.remote.read(key := mirror.key(path), most=MOST_BYTES)
+        content, version = (_parse(path, found[0]), found[1].version) if found else (None, None)
+        if content != expected or not mirror.remote.swap(key, canonical_json(document), version):
+            raise ConflictError(lost)
+        return
+    with exclusive(path.with_name(f".{path.name}.lock")):
+        if find_json(path) != expected:
+            raise ConflictError(lost)
+        sweep_staged_files(path)
+        write_json(path, document)
