@@ -22,7 +22,7 @@ VALIDATE_DAYS = 14
 TRAINED_THROUGH = movielens.LAST_DAY - timedelta(days=VALIDATE_DAYS)
 
 JOB = f"""\
-# One surface of one shop. Paths are relative to this file; nightrec/config.py explains every key.
+# One surface of one shop. Paths are relative to this file; nightrec/tables.py explains every key.
 [surface]
 name = "movielens"
 root = "store"

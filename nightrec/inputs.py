@@ -7,7 +7,8 @@ import duckdb
 
 from artifacts.errors import InputError
 from features.inputs import Inputs, Source, check_inputs, files_of
-from nightrec.config import Config, Histories, Interactions, Table
+from nightrec.config import Config
+from nightrec.tables import Histories, Interactions, Table
 
 _NOT_COLUMNS = {"path", "naive_zone", "features", "groups"}
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 from pydantic import Strict, ValidationError, create_model
 
 from artifacts.errors import UsageError
-from nightrec.config import Table
 from nightrec.mistakes import mistakes_of
+from nightrec.tables import Table
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -10,7 +10,8 @@ from artifacts import schemas
 from artifacts.bundle import OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, input_names
 from artifacts.contract import CROSS_FEATURES
 from artifacts.errors import UsageError
-from nightrec.config import Config, Exclusion, Histories, Interactions, Items, Users, read_config, semantic
+from nightrec.config import Config, read_config, semantic
+from nightrec.tables import Exclusion, Histories, Interactions, Items, Users
 from nightrec.values import RESERVED, RESERVED_PREFIXES
 
 PLAIN = """
