@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from release.publish import Published
 
 LATEST = "LATEST"  # the pointer that moves where no other is named
-MODEL_STEPS = ("items", "index", "interests", "score")  # between `prepare` and `check`, in an order that works
 _LOOKS = 3  # at what is published, until others are too quick for us
-_OF_A_RELEASE = ("manifest_sha256", "stored", "moved", "held", "sequence")  # what an answer says of it
+_OF_A_RELEASE = ("manifest_sha256", "stored", "moved", "current", "held", "sequence")  # what an answer says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def run_night(
     run, prepared = prepare_run(config, date, seen_future=seen_future)
     done = [prepared]
     told(prepared)
-    for step in MODEL_STEPS:
+    for step in steps.MODEL_STEPS:
         done.append(do_step(step, config, run, shards_of(step, run)))
         told(done[-1])
     done.append(check_run(config, run, override=override, channel=channel))
@@ -200,7 +199,7 @@ def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Ru
 
 
 def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
-    """Do one of ``MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded."""
+    """Do one of ``steps.MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded."""
     start = time.monotonic()
     if not shards:
         return Done(step, 0, 0, 0, 0.0)

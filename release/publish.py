@@ -47,6 +47,7 @@ class Published:
         manifest_sha256: Digest of its manifest file.
         stored: Whether it was written now; False if it was there already, with equal content.
         moved: Whether the pointer moved to it now.
+        current: Whether the pointer names it, since now or before.
         held: Whether the pointer is held by a rollback.
         sequence: The pointer's, afterwards.
         note: One sentence on what was done, for people.
@@ -57,6 +58,7 @@ class Published:
     manifest_sha256: str
     stored: bool
     moved: bool
+    current: bool
     held: bool
     sequence: int
     note: str
@@ -123,6 +125,7 @@ def publish(
         manifest_sha256=manifest_digest(layout),
         stored=stored,
         moved=moves,
+        current=pointer is not None and pointer.version == release.version,
         held=pointer is not None and pointer.hold is not None,
         sequence=pointer.sequence if pointer else 0,
         note=f"{'stored' if stored else 'equal content was stored before, nothing is written'}; {note}",

@@ -119,8 +119,8 @@ def test_steps_by_groups_make_the_same_release(
     assert last["release"] == json.loads(published[1].stdout)["release"]
     pointer = json.loads((surface.parent / "store" / "LATEST").read_text())
     assert last["manifest_sha256"] == again["manifest_sha256"] == pointer["manifest_sha256"]
-    told = [(one["stored"], one["moved"], one["held"], one["sequence"]) for one in (last, again)]
-    assert told == [(True, True, False, 1), (False, False, False, 1)]
+    told = [tuple(one[name] for name in ("stored", "moved", "current", "held", "sequence")) for one in (last, again)]
+    assert told == [(True, True, True, False, 1), (False, False, True, False, 1)]
 
 
 def step(config: Path, capsys: pytest.CaptureFixture[str], verb: str, *more: str) -> Any:

@@ -117,6 +117,7 @@ def test_equal_content_is_a_no_op_and_says_so(night: Make) -> None:
     again = publish(run, root_of(run))
     assert tree(root_of(run)) == before
     assert (again.version, again.stored, again.moved, again.sequence) == (first.version, False, False, 1)
+    assert (first.current, again.current) == (True, True)  # who lost the first answer still learns it from the second
     assert "nothing is written" in again.note
     assert "names it already" in again.note
 
@@ -265,7 +266,7 @@ def test_rollback_holds_latest_until_resume(night: Make, released: Callable[...,
     run = night(date="2026-03-03", shift=2)
     assert check(run, tmp_path, threads=1).earlier == first.version  # what was withdrawn is no yardstick
     third = publish(run, tmp_path)
-    assert (third.stored, third.moved, third.held, third.sequence) == (True, False, True, 3)
+    assert (third.stored, third.moved, third.current, third.held, third.sequence) == (True, False, False, True, 3)
     assert "empty lists in the app" in third.note
     assert follow(tmp_path).version == first.version
 
