@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks lint fix bench-night clean
+.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks lint fix docs bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ lint: .venv/installed ## format, lint, types, import rules, Dockerfiles
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile deploy/airflow/Dockerfile
 
+docs: .venv/installed ## build the site of docs/ into build/site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 fix: .venv/installed ## format and repair what can be repaired
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -62,11 +65,13 @@ fix: .venv/installed ## format and repair what can be repaired
 faults: .venv/installed ## break nights on purpose and count what is lost; SHORT=1 takes minutes, SEED=n repeats one
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
-audit: .venv/installed ## look up known vulnerabilities of all that is installed, where an index can be reached
+audit: .venv/installed ## look up known vulnerabilities of all that is installed; where no index of them can be reached, it says so
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip freeze --disable-pip-version-check --exclude-editable > build/audit/installed.txt
-	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r build/audit/installed.txt
+	@build/audit/bin/pip-audit -s osv --strict --no-deps --disable-pip -r build/audit/installed.txt 2> build/audit/said.txt \
+		|| { grep -q ConnectionError build/audit/said.txt && echo "NOT AUDITED: the index of vulnerabilities cannot be reached"; } \
+		|| { cat build/audit/said.txt; exit 1; }
 
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night

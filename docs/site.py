@@ -1,0 +1,33 @@
+"""What mkdocs is told beyond mkdocs.yml: pages that are made from elsewhere, and formulas without a script."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the README as the home page."""
+    for name, text in pages().items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Give the pages that lie in no file of docs/, by name."""
+    return {"index.md": from_the_root((ROOT / "README.md").read_text("utf-8"))}
+
+
+def from_the_root(text: str) -> str:
+    """Turn the links of a page beside docs/ into those of a page within."""
+    return _LINK.sub(lambda found: f"]({found[1].removeprefix('docs/')})", text)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to the README to the home page."""
+    return markdown.replace("](../README.md", "](index.md")
