@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "features", "models", "export", "batch", "release", "nightrec")
 FOLDERS = {*PACKAGES, "dags", "tests", "benchmarks", "examples", "deploy", "docs"}
-FILES = {"Dockerfile", "Makefile", "README.md", "constraints.txt", "pyproject.toml"}
+FILES = {"Dockerfile", "Makefile", "mkdocs.yml", "README.md", "constraints.txt", "pyproject.toml"}
 MADE = {"build"}  # what the Makefile's targets make; git ignores it
 HEAVY = ("numpy", "pyarrow", "duckdb", "onnxruntime", "faiss", "torch", "keras", "onnx", "ray", "pydantic", "airflow")
 IMPORTED_AS = {"faiss-cpu": "faiss", "faiss-gpu": "faiss", "onnxruntime-gpu": "onnxruntime"}
