@@ -15,8 +15,8 @@ from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
 
 if TYPE_CHECKING:
+    from batch.lists import ScoreOptions
     from batch.profile import Device
-    from batch.score import ScoreOptions
     from release.publish import Published
     from release.segments import Segments
 
@@ -140,7 +140,7 @@ def score(config: Config, run: Run, threads: int, shards: Sequence[int], advance
     """Do the step ``score`` for some shards of users, and with the first of them for the replay."""
     from batch.score import score as score_shards
 
-    ranker, options = bundle_of(config, Role.RANKER), score_options(config)
+    ranker, options = bundle_of(config, Role.RANKER), score_options(semantic(config))
     if 0 in shards:
         score_shards(replay_of(run), ranker, [0], options, device=config.night.device, threads=threads)
     return score_shards(run, ranker, shards, options, device=config.night.device, threads=threads, advance=advance)
@@ -161,21 +161,20 @@ def index(config: Config, run: Run, threads: int, shards: Sequence[int], advance
     return build_index(run, bundle, options, device=config.night.device, threads=threads, advance=advance)
 
 
-def score_options(config: Config) -> "ScoreOptions":
-    """What the night's lists depend on."""
+def score_options(said: Mapping[str, Any]) -> "ScoreOptions":
+    """What lists depend on, by the semantic part of a config, which a run keeps of the one it was prepared from."""
+    from batch.lists import ScoreOptions
     from batch.rules import Rule
-    from batch.score import ScoreOptions
 
+    retrieve, score = said["retrieve"], said["score"]
     return ScoreOptions(
-        candidates=config.retrieve.candidates,
-        overfetch=config.retrieve.overfetch,
-        exclude_seen=config.retrieve.exclude_seen,
-        exclude_days=config.retrieve.exclude_days,
-        top_n=config.score.top_n,
-        rules=tuple(Rule(rule.group, rule.at_most) for rule in config.score.rules),
+        **{name: retrieve[name] for name in ("candidates", "overfetch", "exclude_seen", "exclude_days")},
+        top_n=score["top_n"],
+        rules=tuple(Rule(rule["group"], rule["at_most"]) for rule in score["rules"]),
     )
 
 
+# Between `prepare` and `check`, in an order that works.
 MODEL_STEPS = {"items": items, "index": index, "interests": interests, "score": score}
 
 
@@ -282,5 +281,5 @@ def require_all(config: Config) -> "Device":
     if device.name == "gpu":
         from batch.retrieve import require_searchable
 
-        require_searchable(device.name, k=score_options(config).fetch)
+        require_searchable(device.name, k=score_options(semantic(config)).fetch)
     return device

@@ -21,8 +21,9 @@ from artifacts.tables import read_table, writing_table
 from batch.index import IndexOptions, build_index
 from batch.interests import compute_interests
 from batch.items import embed_items
+from batch.lists import ScoreOptions
 from batch.rules import Rule
-from batch.score import ScoreOptions, score
+from batch.score import score
 
 ITEMS, DAY = 45, 86_400
 CROSS = ("retrieval_score", "times_had", "days_since", "popularity")
