@@ -227,7 +227,7 @@ def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | N
     pointer = read_pointer(root, channel)
     if pointer is None and channel != LATEST:
         return None
-    for version in _lineage(root, pointer.version) if pointer else ():
+    for version in lineage(root, pointer.version) if pointer else ():
         if version[:10] < date:
             return find_release(root, version)
     newest = pointer.date if pointer else date
@@ -235,7 +235,8 @@ def earlier_release(root: Path, date: str, channel: str = LATEST) -> Release | N
     return find_release(root, known[-1]) if known else None
 
 
-def _lineage(root: Path, version: str) -> Iterator[str]:
+def lineage(root: Path, version: str) -> Iterator[str]:
+    """Name *version* and its parents, each of an earlier date than the one before it, as far as they are stored."""
     current: str | None = version
     while current is not None and is_there(RootLayout(root).release(current).manifest):
         yield current

@@ -1,0 +1,242 @@
+"""What is on record of a surface's nights: published or not, their verdicts and numbers, from releases and runs alike.
+
+The records are what dashboards and the page over the releases tell of; nothing is measured anew here.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import date as calendar_date
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from artifacts.documents import read_json, read_sealed
+from artifacts.errors import CorruptError, StaleRunError
+from artifacts.fields import DAY
+from artifacts.layout import RootLayout
+from artifacts.release import Manifest, read_record, verify_record_file
+from artifacts.run import find_run
+from artifacts.store import is_there, names_in
+from release.pointer import LATEST, channels, lineage, read_pointer, versions
+from release.verdicts import GateReport, State, Verdict
+
+FORMAT = 1
+
+
+class Outcome(StrEnum):
+    """What became of a night."""
+
+    PUBLISHED = "published"  # readers of the channel have it, or had it
+    STORED = "stored"  # a release that the channel does not lead to: held, withdrawn, replaced
+    REFUSED = "refused"  # by a gate
+    UNFINISHED = "unfinished"  # a run without a verdict, or one that was blessed and is not published
+    UNREADABLE = "unreadable"  # its record is missing or changed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a night.
+
+    Attributes:
+        seconds: How long it took, added up over all groups of shards.
+        rows: Rows that it wrote.
+    """
+
+    seconds: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """All that is on record of one night; of an unreadable one there is only the problem.
+
+    Attributes:
+        date: The data date, ISO.
+        outcome: What became of it.
+        version: The release; ``""`` if it is none.
+        run_key: The run.
+        end: End of the data date in its time zone, in seconds since 1970; None where the record does not say.
+        size: Bytes of the release's content.
+        verdicts: What the gates said, those of the segments too.
+        figures: Every number that the gates measured, of all users.
+        counts: What ``prepare`` counted.
+        steps: By name, as far as they were timed.
+        problem: Why the record cannot be read.
+    """
+
+    date: str
+    outcome: Outcome
+    version: str = ""
+    run_key: str = ""
+    end: int | None = None
+    size: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def judged(self) -> bool:
+        """Whether it came to an end that its readers should hear of."""
+        return self.outcome in {Outcome.PUBLISHED, Outcome.STORED, Outcome.REFUSED}
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """The gates that refuse it; a published night has some where they were overridden."""
+        return tuple(verdict for verdict in self.verdicts if verdict.state is State.FAIL)
+
+    @property
+    def warned(self) -> tuple[Verdict, ...]:
+        """The gates that only warn."""
+        return tuple(verdict for verdict in self.verdicts if verdict.state is State.WARN)
+
+    @property
+    def seconds(self) -> float:
+        """How long all its steps took."""
+        return sum(step.seconds for step in self.steps.values())
+
+    def document(self) -> dict[str, Any]:
+        """What goes into JSON."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read what :meth:`document` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is another document.
+        """
+        said = {name: document[name] for name in cls.__slots__}
+        if document["format"] != FORMAT or not DAY.fullmatch(said["date"]):
+            raise ValueError(f"expected a night of format {FORMAT}")
+        said["outcome"] = Outcome(said["outcome"])
+        said["verdicts"] = tuple(Verdict(**{**one, "state": State(one["state"])}) for one in said["verdicts"])
+        said["steps"] = {name: Step(**one) for name, one in said["steps"].items()}
+        return cls(**said)
+
+
+def recorded_nights(
+    root: Path, *, nights: int, channel: str = LATEST, told: Iterable[Recorded] = ()
+) -> tuple[Recorded, ...]:
+    """Give the nights on record, oldest first, of so many days up to the newest of them; days without one are left out.
+
+    A date has one night: the release that *channel* leads to, else one that no channel does, else the run that was
+    prepared last. Runs do not say for which channel they were judged, and count for each.
+
+    Args:
+        root: The surface's root.
+        nights: Days.
+        channel: Whose nights.
+        told: What was written down of nights; it stands in for those that were pruned.
+
+    Raises:
+        CorruptError: If a pointer is changed.
+    """
+    remembered = {night.date: night for night in told}
+    known = _known(root, channel)
+    dates = sorted({*remembered, *known})
+    first = (calendar_date.fromisoformat(dates[-1]) - timedelta(days=nights - 1)).isoformat() if dates else ""
+    found = (
+        (_night(root, date, known[date]) if date in known else None) or remembered.get(date)
+        for date in dates
+        if date >= first
+    )
+    return tuple(night for night in found if night is not None)
+
+
+def newest_night(root: Path, channel: str = LATEST) -> Recorded | None:
+    """Give the night of the newest data date that was judged, as :func:`recorded_nights` would; None without one."""
+    for date, release in sorted(_known(root, channel).items(), reverse=True):
+        night = _night(root, date, release)
+        if night is not None and night.judged:
+            return night
+    return None
+
+
+def _known(root: Path, channel: str) -> dict[str, tuple[str, Outcome]]:
+    """Give each date of which there is a run or a release: with the release that tells of it, if there is one."""
+    own = set(_led_to(root, channel))
+    others = {version for other in channels(root) if other != channel for version in _led_to(root, other)}
+    stored = [version for version in versions(root) if version not in others | own]
+    return {
+        **{date: ("", Outcome.UNFINISHED) for date in names_in(RootLayout(root).runs) if DAY.fullmatch(date)},
+        **{version[:10]: (version, Outcome.STORED) for version in stored},
+        **{version[:10]: (version, Outcome.PUBLISHED) for version in own},
+    }
+
+
+def _led_to(root: Path, channel: str) -> Iterator[str]:
+    pointer = read_pointer(root, channel)
+    if pointer is not None:
+        with suppress(CorruptError):  # of a manifest; that night tells of it, and those before it count as stored
+            yield from lineage(root, pointer.version)
+
+
+def _night(root: Path, date: str, release: tuple[str, Outcome]) -> Recorded | None:
+    version, outcome = release
+    return _of_release(root, version, outcome) if version else _of_run(root, date)
+
+
+def _of_release(root: Path, version: str, outcome: Outcome) -> Recorded:
+    layout, date = RootLayout(root).release(version), version[:10]
+    record = layout.record
+    try:
+        manifest = Manifest.read(layout.manifest)
+        listed = read_record(record) if is_there(record.contents) else {}
+        report = GateReport.read(record) if record.gates.name in listed else None
+        run = read_json(verify_record_file(record, record.run)) if record.run.name in listed else {}
+        timings = read_json(verify_record_file(record, record.timings)) if record.timings.name in listed else {}
+    except CorruptError as error:
+        return Recorded(date, Outcome.UNREADABLE, version, problem=str(error))
+    return Recorded(
+        date,
+        outcome,
+        version,
+        manifest.run_key,
+        end=run.get("now"),
+        size=manifest.size,
+        verdicts=report.verdicts if report else (),
+        figures=report.figures if report else {},
+        counts=run.get("counts", {}),
+        steps=_steps(timings),
+    )
+
+
+def _of_run(root: Path, date: str) -> Recorded | None:
+    """Tell of the run of *date* that was prepared last; None while none is prepared."""
+    try:
+        run = find_run(root, date)
+        record = run.layout.record
+        report = GateReport.read(record) if is_there(record.gates) else None
+    except StaleRunError:
+        return None
+    except CorruptError as error:
+        return Recorded(date, Outcome.UNREADABLE, problem=str(error))
+    timings: dict[str, Any] = {}
+    if is_there(run.layout.timings):
+        with suppress(CorruptError):  # cut short as the power went: the night began to count anew
+            timings = read_sealed(run.layout.timings, version=1)
+    return Recorded(
+        date,
+        Outcome.REFUSED if report and not report.passed else Outcome.UNFINISHED,
+        run_key=run.run_key,
+        end=run.now,
+        verdicts=report.verdicts if report else (),
+        figures=report.figures if report else {},
+        counts=run.counts,
+        steps=_steps(timings),
+    )
+
+
+def _steps(timings: Mapping[str, Any]) -> dict[str, Step]:
+    """Add up what was timed of each step; each time that it did something is an entry."""
+    return {
+        name: Step(
+            round(sum(entry["seconds"] for entry in entries), 3),
+            sum(entry["rows"] for entry in entries),
+        )
+        for name, entries in timings.items()
+    }
