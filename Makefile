@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks lint fix docs bench-night clean
+.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks vega lint fix docs bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ image-quick: .venv/installed ## the install steps of the Dockerfile, in a clean 
 
 locks: .venv/installed ## write deploy/locks/ from pyproject.toml and constraints.txt
 	$(BIN)/python -m deploy.lock
+
+vega: .venv/installed ## write release/vega.js, which draws the charts of our pages, from the pinned vl-convert-python
+	$(BIN)/python -c "import vl_convert; print(vl_convert.javascript_bundle())" > release/vega.js
 
 lint: .venv/installed ## format, lint, types, import rules, Dockerfiles
 	$(BIN)/ruff format --check

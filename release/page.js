@@ -1,0 +1,21 @@
+"use strict";
+// Draws every chart of the page. Colours of axes and words come from the page's style, so that they follow its scheme.
+const MARKS = ["#4c84c4", "#dd7f2f", "#3a9c76", "#b46fb8", "#b0902a", "#d45c62", "#6b8e23", "#9a7157", "#35a0b5", "#8a8f98"];
+const CONFIG = {
+  aria: false, // the element around it says what it shows
+  background: null,
+  font: "inherit",
+  view: { stroke: null },
+  mark: { color: MARKS[0], aria: false },
+  range: { category: MARKS, ramp: ["#c6dbf3", "#4c84c4", "#143f73"] },
+  axis: { aria: false, labelLimit: 150, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", gridOpacity: 0.6 },
+  legend: { aria: false, orient: "top", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", columns: 3, labelLimit: 140 },
+  line: { strokeWidth: 2 },
+};
+for (const place of document.querySelectorAll("[data-chart]")) {
+  const spec = JSON.parse(document.getElementById(place.dataset.chart).textContent);
+  vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: CONFIG });
+}
+for (const [event, open] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => document.querySelectorAll("details").forEach((table) => { table.open = open; }));
+}
