@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifacts.errors import CorruptError, UsageError
+from artifacts.lookup import batches_around
 from artifacts.release import verify_content_file
 from artifacts.tables import opening_arrow
 from release.pointer import LATEST, Release, find_release
@@ -86,27 +87,12 @@ def _typed(user: str, kind: pa.DataType) -> pa.Scalar:
 def _rows_of(path: Path, user: pa.Scalar, near: list[int | str]) -> pa.Table:
     """Give the rows of *user*; ids beside where it would stand are added to *near*."""
     with opening_arrow(path) as reader:
-        low, high = 0, reader.num_record_batches
-        while low < high:  # the first batch whose last id is not below the user's
-            middle = (low + high) // 2
-            if _below(reader.get_batch(middle)["user_id"], -1, user):
-                low = middle + 1
-            else:
-                high = middle
         found = []
-        last = reader.num_record_batches - 1
-        for number in range(max(0, min(low, last)), last + 1):  # past the end, the last one has the nearest ids
-            batch = reader.get_batch(number)
+        for _, batch in batches_around(reader, "user_id", user):
             ids = batch["user_id"]
             _note_neighbours(ids, user, near)
             found.append(batch.filter(pc.equal(ids, user)))
-            if ids[-1] != user:
-                break
         return pa.Table.from_batches(found, reader.schema)
-
-
-def _below(ids: pa.Array, place: int, user: pa.Scalar) -> bool:
-    return bool(pc.less(ids[place], user).as_py())
 
 
 def _note_neighbours(ids: pa.Array, user: pa.Scalar, near: list[int | str]) -> None:
