@@ -1,6 +1,6 @@
 """The bundle: what lies between training and the night. Read and verified here, without torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,7 @@ from artifacts.digest import document_digest, file_digest
 from artifacts.documents import read_sealed, write_sealed
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
+from artifacts.store import files_on_disk
 
 FORMAT = 1
 
@@ -160,17 +161,12 @@ class Bundle:
         return self.files[self.layout.vocabulary(feature).relative_to(self.folder).as_posix()].sha256
 
 
-def content_files(folder: Path) -> Iterator[Path]:
-    """List every file of the bundle in *folder* but its contract, in name order."""
-    contract = BundleLayout(folder).contract
-    yield from sorted(path for path in folder.rglob("*") if path.is_file() and path != contract)
-
-
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Measure every file of the bundle in *folder* but its contract."""
     return {
         path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, file_digest(path))
-        for path in content_files(folder)
+        for path in files_on_disk(folder)
+        if path != BundleLayout(folder).contract
     }
 
 
@@ -232,23 +228,27 @@ def _require_own(bundle: Bundle) -> None:
 
 
 def _verify(bundle: Bundle) -> None:
-    folder = bundle.folder
-    found = {path.relative_to(folder).as_posix() for path in content_files(folder)}
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            raise CorruptError(f"{path}: a symbolic link, which leads out of what is verified; copy the file itself")
+    _require_listed(bundle)
     for name, record in sorted(bundle.files.items()):
-        path = folder / name
-        if name not in found:
+        path = bundle.folder / name
+        if not path.is_file():
             raise CorruptError(f"{path}: listed in {bundle.layout.contract.name}, but missing")
         if (size := path.stat().st_size) != record.size:
             raise CorruptError(f"{path}: expected {record.size} bytes, found {size}; was it cut short or swapped?")
         if (digest := file_digest(path)) != record.sha256:
             raise CorruptError(f"{path}: expected sha256 {record.sha256}, found {digest}; was it changed or swapped?")
-    for name in sorted(found - bundle.files.keys()):
-        raise CorruptError(f"{folder / name}: not listed in {bundle.layout.contract.name}; remove it or export anew")
     if (expected := bundle_id_of(bundle.files, bundle.spec)) != bundle.bundle_id:
         raise CorruptError(f"{bundle.layout.contract}: bundle_id is {bundle.bundle_id}, but its files give {expected}")
+
+
+def _require_listed(bundle: Bundle) -> None:
+    """Refuse a file that the contract does not list, and a link, which leads out of what it lists."""
+    contract = bundle.layout.contract
+    for path in files_on_disk(bundle.folder):
+        if path.is_symlink():
+            raise CorruptError(f"{path}: a symbolic link, which leads out of what is verified; copy the file itself")
+        if path != contract and path.relative_to(bundle.folder).as_posix() not in bundle.files:
+            raise CorruptError(f"{path}: not listed in {contract.name}; remove it or export anew")
 
 
 def require_one_model(bundles: Sequence[Bundle]) -> None:
