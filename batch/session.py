@@ -18,17 +18,8 @@ from artifacts.tables import opening_arrow
 from batch.profile import GPU_PROVIDER, Device, choose_device
 
 # ONNX Runtime's errors have no common base.
-_RUNTIME_ERRORS = (
-    native.EPFail,
-    native.EngineError,
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoModel,
-    native.NoSuchFile,
-    native.NotImplemented,
-    native.RuntimeException,
+_RUNTIME_ERRORS = tuple(
+    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 # ONNX Runtime's names of the types that a contract may name.

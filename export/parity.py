@@ -29,15 +29,8 @@ MANY_CANDIDATES = 101
 CANARY_CANDIDATES = 16
 
 # ONNX Runtime's errors have no common base.
-_RUNTIME_ERRORS = (
-    native.Fail,
-    native.InvalidArgument,
-    native.InvalidGraph,
-    native.InvalidProtobuf,
-    native.NoModel,
-    native.NoSuchFile,
-    native.NotImplemented,
-    native.RuntimeException,
+_RUNTIME_ERRORS = tuple(
+    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 Run = Callable[[Arrays], Arrays]

@@ -26,7 +26,8 @@ from artifacts.errors import NightrecError
 from artifacts.layout import RootLayout
 from artifacts.run import Run
 from nightrec.config import read_config
-from nightrec.run import MODEL_STEPS, check_run, do_step, prepare_run, publish_run, shards_of
+from nightrec.run import check_run, do_step, prepare_run, publish_run, shards_of
+from nightrec.steps import MODEL_STEPS
 from tests.faults.nights import Kind, Tables, bad_kinds, good_kinds
 from tests.faults.worlds import WORLDS, World, made_world
 
