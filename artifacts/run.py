@@ -23,6 +23,25 @@ _IDS = re.compile("int64|uint64|string")
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """When and how one shard was computed; it goes into the timings and into no content.
+
+    Attributes:
+        shard: Its number.
+        began: Seconds since 1970 UTC, by the clock of the machine that did it.
+        seconds: How long it took; the last rows are compressed and flushed after that, while the next is computed.
+        rows: Rows written.
+        memory: The most bytes that its process had held in this step until then.
+    """
+
+    shard: int
+    began: float
+    seconds: float
+    rows: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step did, for the terminal, ``--json`` and the record.
 
@@ -32,6 +51,7 @@ class StepResult:
         skipped: Shards among them that were done already.
         rows: Rows written now.
         counts: What else was counted: cold users, dropped rows ...
+        spans: When and how each shard was computed, where a step has shards.
     """
 
     step: str
@@ -39,6 +59,7 @@ class StepResult:
     skipped: int
     rows: int
     counts: dict[str, int]
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
-"""Memory: what is freed goes back to the system, so that a process is as large as what it holds now."""
+"""Memory: what is freed goes back to the system, and how much a process has held at most."""
 
 import ctypes
+import resource
+from contextlib import suppress
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -19,3 +22,17 @@ def give_back_what_is_freed() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_TRIM, _LARGE)
         library.mallopt(_MMAP, _LARGE)
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_memory` begin anew; where the system does not allow it, the peak stays that of the process."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def peak_memory() -> int:
+    """Give the most bytes that this process has held in memory since :func:`forget_peak`."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

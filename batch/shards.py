@@ -1,5 +1,6 @@
 """A step over a group of shards: what each is made from, which are done, one writer of each, one result."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,10 +10,10 @@ from pathlib import Path
 from artifacts.bundle import Bundle
 from artifacts.digest import document_digest
 from artifacts.errors import StaleRunError
-from artifacts.run import Run, StepResult
+from artifacts.run import Run, Span, StepResult
 from artifacts.store import exclusive, sweep_staged_files
 from artifacts.tables import is_done, sidecar_within
-from batch.memory import give_back_what_is_freed
+from batch.memory import forget_peak, give_back_what_is_freed, peak_memory
 from batch.overlap import writing_behind
 
 
@@ -98,8 +99,10 @@ def do_shards(
         StaleRunError: If an input is not finished.
     """
     give_back_what_is_freed()
+    forget_peak()
     tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
     counts: Counter[str] = Counter()
+    spans: list[Span] = []
     skipped, work = 0, None
     with writing_behind(ExitStack.close, depth=1) as finish:
         for task in tasks:
@@ -113,6 +116,10 @@ def do_shards(
                     skipped += 1
                     continue
                 sweep_staged_files(task.path)
-                counts.update(work(task, stack))
+                began, start = time.time(), time.monotonic()
+                counted = work(task, stack)
+                seconds = round(time.monotonic() - start, 3)
+                spans.append(Span(task.shard, round(began, 3), seconds, counted["rows"], peak_memory()))
+                counts.update(counted)
                 finish(stack.pop_all())
-    return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())))
+    return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())), tuple(spans))

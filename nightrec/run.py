@@ -11,6 +11,7 @@ from artifacts.documents import amend_sealed
 from artifacts.errors import ConflictError, CorruptError, NotReadyError, RefusedError, StaleRunError, UsageError
 from artifacts.run import Run, StepResult, find_run, parse_group, parse_shards
 from artifacts.store import exclusive, remove_file
+from batch.memory import forget_peak, peak_memory
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.terminal import progress, say
@@ -186,7 +187,7 @@ def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Ru
     device = steps.require_all(config)
     if config.night.device == "auto":
         say(f"nightrec: device {device.name}, {device.hardware} ({device.reason})")
-    start = time.monotonic()
+    watch = _begin()
     try:
         with progress("prepare", None) as advance:
             run, result = steps.prepare(config, date, seen_future, advance)
@@ -195,19 +196,19 @@ def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Ru
             hours = config.day.deadline_hours
             raise RefusedError(f"{error}; the deadline, {hours:g} hours after the day's end, has passed") from error
         raise
-    return run, _record(run, result, time.monotonic() - start)
+    return run, _record(run, result, watch)
 
 
 def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
     """Do one of ``steps.MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded."""
-    start = time.monotonic()
     if not shards:
         return Done(step, 0, 0, 0, 0.0)
+    watch = _begin()
     groups = groups_of(shards, config.night.workers)
     work = partial(steps.MODEL_STEPS[step], config, run, steps.threads_of(config, len(groups)))
     with progress(step, steps.rows_of(step, run, shards)) as advance:
         result = run_groups(work, groups, advance)
-    return _record(run, result, time.monotonic() - start)
+    return _record(run, result, watch)
 
 
 def check_run(config: Config, run: Run, *, override: str | None = None, channel: str = LATEST) -> Done:
@@ -220,7 +221,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
     """
     from release.check import standing_report
 
-    start = time.monotonic()
+    watch = _begin()
     with exclusive(run.folder / ".check.lock"):
         asked = steps.asked_of_gates(config, run)
         stands = standing_report(run, config.root, channel=channel, **asked) is not None
@@ -230,7 +231,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
             if not override:
                 raise
             about = f"overridden: {error}"
-    return _record(run, StepResult("check", 1, int(stands), 0, {}), time.monotonic() - start, about)
+    return _record(run, StepResult("check", 1, int(stands), 0, {}), watch, about)
 
 
 def publish_run(
@@ -281,18 +282,49 @@ def _looking_again(publish: "Callable[[], Published]", looks: int) -> "Published
         raise ConflictError(f"someone else published meanwhile: {refused}") from refused
 
 
-def _record(run: Run, result: StepResult, seconds: float, about: str = "") -> Done:
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """When a step began: ``began`` in seconds since 1970 UTC, ``start`` by a clock that nobody sets."""
+
+    began: float
+    start: float
+
+    @property
+    def seconds(self) -> float:
+        """How long ago that was."""
+        return time.monotonic() - self.start
+
+
+def _begin() -> _Watch:
+    forget_peak()
+    return _Watch(time.time(), time.monotonic())
+
+
+def _record(run: Run, result: StepResult, watch: _Watch, about: str = "") -> Done:
     """Keep the timing of a step that did something, beside those of the run's other steps."""
+    seconds = watch.seconds
     done = Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about)
     if result.skipped < result.shards:
-        timing = {"shards": result.shards - result.skipped, "rows": result.rows, "seconds": round(seconds, 3)}
-        change = partial(_with_timing, step=result.step, timing=timing)
+        change = partial(_with_timing, step=result.step, timing=_timing(result, watch.began, seconds))
         try:
             amend_sealed(run.layout.timings, change, version=1)
         except CorruptError:  # cut short as the power went: the night goes on, and begins to count anew
             remove_file(run.layout.timings)
             amend_sealed(run.layout.timings, change, version=1)
     return done
+
+
+def _timing(result: StepResult, began: float, seconds: float) -> dict[str, Any]:
+    """Say what a step took; ``memory`` is the most bytes that one process of it held, ``spans`` are its shards."""
+    return {
+        "shards": result.shards - result.skipped,
+        "rows": result.rows,
+        "seconds": round(seconds, 3),
+        "began": round(began, 3),
+        "memory": max([span.memory for span in result.spans] or [peak_memory()]),
+        "counts": result.counts,
+        "spans": [asdict(span) for span in result.spans],
+    }
 
 
 def _with_timing(timings: dict[str, Any], *, step: str, timing: dict[str, Any]) -> dict[str, Any]:

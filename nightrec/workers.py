@@ -100,6 +100,7 @@ def merge(results: Sequence[StepResult]) -> StepResult:
         skipped=sum(result.skipped for result in results),
         rows=sum(result.rows for result in results),
         counts=counts,
+        spans=tuple(span for result in results for span in result.spans),
     )
 
 

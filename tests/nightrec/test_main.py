@@ -165,6 +165,11 @@ def test_timings_are_kept_in_the_record_and_nowhere_else(published: tuple[Path, 
 
     assert set(timings) >= {"prepare", "items", "index", "interests", "score", "check"}
     assert "timings.json" in json.loads((record / "record.json").read_text())["files"]
+    (score,) = timings["score"]
+    assert [span["shard"] for span in score["spans"]] == list(range(said["shards"]))
+    assert sum(span["rows"] for span in score["spans"]) == score["rows"] > 0
+    assert score["memory"] == max(span["memory"] for span in score["spans"]) > 10_000_000
+    assert all(timings["prepare"][0]["began"] < span["began"] for span in score["spans"])
 
 
 def test_recommendations_come_with_titles(published: tuple[Path, Any], command: Any) -> None:
