@@ -8,7 +8,7 @@ import pytest
 from tests.airflow.conftest import Night
 from tests.airflow.server import wait
 from tests.airflow.surfaces import Stage
-from tests.runbook import commands_of
+from tests.blocks import commands_of
 
 pytestmark = pytest.mark.airflow
 LOCKED = "database is locked"  # SQLite: another writer came between; nothing was done
@@ -20,7 +20,7 @@ def test_the_commands_of_the_runbook(stage: Stage, nights: dict[Night, Future[No
     airflow, surface = stage.airflow, stage.surface("job")
     airflow.known(surface.dag)
 
-    for command in commands_of("airflow"):
+    for command in commands_of(__file__):
         if (
             command.words[1] == "backfill"
         ):  # a person looks at one thing after the other; on SQLite they get in their way

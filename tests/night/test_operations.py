@@ -9,32 +9,11 @@ import pytest
 from nightrec.main import execute
 from release.gates import GATES
 from release.pointer import read_pointer, versions
+from tests.blocks import ROOT, commands_of
 from tests.night.shop import Shop, write_bundles
-from tests.runbook import PAGE, commands, commands_of
 
 VERSION = re.compile(r"(2026-\d\d-\d\d)-[0-9a-f]{12}")
-NEEDS_A_GPU = {"nvidia-smi"}
-
-
-def test_nothing_on_the_page_is_run_by_nobody() -> None:
-    """What is neither ours nor Airflow's says so; ``make airflow`` runs Airflow's."""
-    others = [command for command in commands() if command.words[0] not in {"nightrec", "airflow", "rm"}]
-
-    assert {command.words[0] for command in others} == NEEDS_A_GPU
-    assert all("not run by a test" in command.line for command in others)
-    assert len(commands_of("nightrec")) > 30
-    assert len(commands_of("airflow")) > 7
-
-
-def test_every_link_leads_somewhere() -> None:
-    """Pages are there, and so are headings of this one."""
-    text = PAGE.read_text("utf-8")
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text)
-
-    assert [page for page, _ in links if page and not (PAGE.parent / page).exists()] == []
-    assert [anchor for page, anchor in links if not page and anchor not in anchors] == []
+PAGE = ROOT / "docs" / "operations.md"
 
 
 def test_every_gate_stands_on_the_page_once() -> None:
@@ -62,7 +41,7 @@ def on_call(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_the_page_runs_from_top_to_bottom(on_call: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command ends as the page says, and afterwards the store is as it tells."""
     store = on_call / "store"
-    for command in commands():
+    for command in commands_of(__file__):
         words = [named(word, store) for word in command.words]
         if words[0] == "nightrec":
             code = execute(words[1:])

@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from nightrec.main import execute
 from release.check import check
 from release.pointer import read_pointer, versions
 from release.publish import publish
+from tests.blocks import ROOT, commands_of
 from tests.release.conftest import Night, make_run
 
-PAGE = Path(__file__).parents[2] / "docs" / "releases.md"
-BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 VERSION = re.compile(r"2026-03-(\d\d)-[0-9a-f]{12}")
 LAST = 31  # of the dates on the page; it is yesterday in the test
 CONFIG = """\
@@ -36,17 +34,12 @@ threads = 1
 """
 
 
-def commands() -> Iterator[list[str]]:
-    for block in BLOCK.findall(PAGE.read_text("utf-8")):
-        yield from (shlex.split(line) for line in block.splitlines())
-
-
 def test_every_verb_stands_on_the_page() -> None:
     """No verb of ``nightrec releases`` is without an example."""
     from nightrec.releases import app
 
     verbs = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
-    assert {words[2] for words in commands() if words[:2] == ["nightrec", "releases"]} == verbs
+    assert {one.words[2] for one in commands_of(__file__) if one.words[:2] == ("nightrec", "releases")} == verbs
 
 
 @pytest.fixture
@@ -68,13 +61,13 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_runs_from_top_to_bottom(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command ends with code 0, and afterwards the store is as the page tells."""
     stored = versions(shop)
-    for words in commands():
-        if words[0] != "nightrec":
+    for command in commands_of(__file__):
+        if command.words[0] != "nightrec":
             continue
-        line = [VERSION.sub(lambda found: stored[int(found[1]) - LAST - 1], word) for word in words[1:]]
+        line = [VERSION.sub(lambda found: stored[int(found[1]) - LAST - 1], word) for word in command.words[1:]]
         code = execute(line)
         said = capsys.readouterr()
-        assert code == 0, f"{shlex.join(line)}: {said.err}"
+        assert code == command.code, f"{shlex.join(line)}: {said.err}"
         assert ("{" in said.out) == ("--json" in line)
     left, pointer = versions(shop), read_pointer(shop)
     assert pointer is not None
@@ -96,9 +89,9 @@ def test_what_must_go_and_stays_ends_with_code_3(shop: Path, capsys: pytest.Capt
 
 def test_the_reader_of_the_page_reads(shop: Path) -> None:
     """The example prints the version, and a row for each recommendation of a user."""
-    (words,) = [words for words in commands() if words[0] == "python"]
+    (words,) = [one.words for one in commands_of(__file__) if one.words[0] == "python"]
     line = [sys.executable, *words[1:3], shop, "101"]
-    told = subprocess.run(line, capture_output=True, text=True, check=True, cwd=PAGE.parents[1]).stdout.splitlines()
+    told = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     current = read_pointer(shop)
     assert current is not None
     assert told[0] == current.version
