@@ -1,14 +1,13 @@
 """Reading a release as its users do: the recommendations of one user."""
 
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artifacts.errors import CorruptError, UsageError
-from artifacts.lookup import batches_around
+from artifacts.lookup import batches_around, ids_beside, nearest_ids, typed_id
 from artifacts.release import verify_content_file
 from artifacts.tables import opening_arrow
 from release.pointer import LATEST, Release, find_release
@@ -49,7 +48,7 @@ def recommendations(root: Path, user: str, *, version: str | None = None, channe
     release = find_release(root, version, channel)
     shards = _score_shards(release)
     with opening_arrow(shards[0]) as reader:
-        wanted = _typed(user, reader.schema.field("user_id").type)
+        wanted = typed_id("user", user, reader.schema.field("user_id").type)
     near: list[int | str] = []
     for path in shards:
         if _rows_of(path, wanted, near).num_rows:
@@ -57,7 +56,7 @@ def recommendations(root: Path, user: str, *, version: str | None = None, channe
             return Recommendations(release.version, release.manifest.date, wanted.as_py(), rows)
     for path in shards:
         _verified(release, path)
-    hint = f"; the nearest are {', '.join(map(str, _nearest(near, wanted.as_py())))}" if near else ""
+    hint = f"; the nearest are {', '.join(map(str, nearest_ids(wanted.as_py(), near)))}" if near else ""
     raise UsageError(f"user {user}: release {release.version} has no recommendations for this id{hint}")
 
 
@@ -75,39 +74,12 @@ def _verified(release: Release, path: Path) -> Path:
     return verify_content_file(release.layout, release.manifest, name)
 
 
-def _typed(user: str, kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_string(kind):
-        return pa.scalar(user, kind)
-    try:
-        return pa.scalar(int(user), kind)
-    except (ValueError, OverflowError, pa.ArrowInvalid) as error:
-        raise UsageError(f"user {user!r}: the ids of this release are {kind}, expected such a number") from error
-
-
 def _rows_of(path: Path, user: pa.Scalar, near: list[int | str]) -> pa.Table:
     """Give the rows of *user*; ids beside where it would stand are added to *near*."""
     with opening_arrow(path) as reader:
         found = []
         for _, batch in batches_around(reader, "user_id", user):
             ids = batch["user_id"]
-            _note_neighbours(ids, user, near)
+            near.extend(ids_beside(ids, user))
             found.append(batch.filter(pc.equal(ids, user)))
         return pa.Table.from_batches(found, reader.schema)
-
-
-def _note_neighbours(ids: pa.Array, user: pa.Scalar, near: list[int | str]) -> None:
-    start = pc.sum(pc.less(ids, user)).as_py() or 0
-    beside = pc.unique(ids.slice(max(0, start - 1), 2)).to_pylist()
-    near.extend(beside)
-
-
-def _nearest(near: list[int | str], wanted: int | str) -> list[int | str]:
-    """Choose three ids by distance for numbers, by common beginning for text."""
-
-    def distance(candidate: int | str) -> tuple[int, int | str]:
-        if isinstance(candidate, int) and isinstance(wanted, int):
-            return abs(candidate - wanted), candidate
-        alike = (a == b for a, b in zip(str(candidate), str(wanted), strict=False))
-        return -sum(1 for _ in takewhile(bool, alike)), candidate
-
-    return sorted(set(near), key=distance)[:3]
