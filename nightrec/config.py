@@ -15,6 +15,7 @@ from nightrec.tables import (
     HistoryRules,
     Index,
     InputTables,
+    Metrics,
     Night,
     Retrieve,
     Score,
@@ -43,6 +44,7 @@ class Config(Table):
     gates: dict[str, Any] = Field(default_factory=dict)
     """What differs from the gates' defaults; docs/gates.md has them all."""
     segments: Segments = Segments()
+    metrics: Metrics = Metrics()
     train: Train | None = None
 
     @model_validator(mode="after")
@@ -83,16 +85,25 @@ def read_config(path: Path) -> Config:
         UsageError: If it is missing, is not TOML, or a key is missing, unknown or of the wrong type; the message
             names the key, what was expected and what was found.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: the config cannot be read ({error.strerror}); name it by --config") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: expected TOML; {error}") from error
+    document = read_document(path)
     try:
         return Config.model_validate(document, context={"folder": path.parent})
     except ValidationError as error:
         raise UsageError(f"{path}: {mistakes_of(error, Config)}") from error
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read the TOML file at *path*, whatever its keys are.
+
+    Raises:
+        UsageError: If it is missing, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: the config cannot be read ({error.strerror}); name it by --config") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: expected TOML; {error}") from error
 
 
 def semantic(config: Config) -> dict[str, Any]:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from features.inputs import Inputs
     from features.vocabulary import Vocabulary
+    from models.bst import BstConfig
     from models.candidates import Night
     from models.checkpoint import Checkpoint
     from models.examples import Split
     from models.fit import FitOptions
+    from models.mind import MindConfig
     from nightrec.config import Config
     from nightrec.tables import Train
 
@@ -118,17 +120,11 @@ def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
 
 
 def _fit(config: "Config", model: str) -> None:
-    from models.bst import BstConfig
     from models.checkpoint import load_checkpoint
-    from models.fit import BST_OPTIONS, MIND_OPTIONS, fit_bst, fit_mind
-    from models.mind import MindConfig
-    from nightrec.sections import read_section
+    from models.fit import fit_bst, fit_mind
 
     train, asked = _train(config), _asked(config, model)
-    seed = train.seed
-    mind_options, bst_options = (replace(options, seed=seed) for options in (MIND_OPTIONS, BST_OPTIONS))
-    mind = read_section(MindConfig(seed=seed), mind_options, train.mind, at="train.mind")
-    bst = read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst")
+    mind, bst = networks_of(train)
     told = _told(config)
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
     days, every_day = _days(config, train.until, last), _days(config, last, last)
@@ -153,6 +149,25 @@ def _fit(config: "Config", model: str) -> None:
         )
 
     _choose_and_fit(fit_ranker, days, every_day, bst[1], folder, model, asked, refit=train.refit)
+
+
+def networks_of(train: "Train") -> "tuple[tuple[MindConfig, FitOptions], tuple[BstConfig, FitOptions]]":
+    """Give MIND's and BST's sizes, and how each is fitted, as [train.mind] and [train.bst] change the defaults.
+
+    Raises:
+        UsageError: If a key is not known, or a value is none that it takes.
+    """
+    from models.bst import BstConfig
+    from models.fit import BST_OPTIONS, MIND_OPTIONS
+    from models.mind import MindConfig
+    from nightrec.sections import read_section
+
+    seed = train.seed
+    mind_options, bst_options = (replace(options, seed=seed) for options in (MIND_OPTIONS, BST_OPTIONS))
+    return (
+        read_section(MindConfig(seed=seed), mind_options, train.mind, at="train.mind"),
+        read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst"),
+    )
 
 
 def _choose_and_fit(

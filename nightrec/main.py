@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artifacts.errors import NightrecError, RefusedError, UsageError, trouble_of
-from nightrec import doctor, export, fit, night, plan, recommend, releases
+from nightrec import config_verbs, doctor, export, fit, night, plan, recommend, releases
 from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
 
@@ -56,6 +56,7 @@ def make_app() -> typer.Typer:
     for group, verbs in _GROUPS.items():
         for name, verb in verbs.items():
             app.command(name, rich_help_panel=group)(verb)
+    app.add_typer(config_verbs.app, name="config", rich_help_panel="Looking")
     app.add_typer(releases.app, name="releases", rich_help_panel="Looking")
     return app
 

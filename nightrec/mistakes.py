@@ -41,12 +41,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def mistakes_of(error: ValidationError, model: type[BaseModel], *, at: str = "") -> str:
     """Say in one line what is wrong with a document that is no *model*: the first mistake, and how many follow.
 
-    A key that is not known comes first: a misspelt one is also missing under its right name. *at* is the path of the
-    table that *model* reads, where it is not the whole file.
+    *at* is the path of the table that *model* reads, where it is not the whole file.
+    """
+    first, *others = all_mistakes(error, model, at=at)
+    return first + (f" (and {len(others)} more)" if others else "")
+
+
+def all_mistakes(error: ValidationError, model: type[BaseModel], *, at: str = "") -> list[str]:
+    """Say each mistake in one line.
+
+    A key that is not known comes first: a misspelt one is also missing under its right name.
     """
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return _mistake(found[0], model, at) + more
+    return [_mistake(one, model, at) for one in found]
 
 
 def _mistake(found: Any, model: type[BaseModel], at: str) -> str:

@@ -280,6 +280,21 @@ class Segments(Table):
     """Users of the smallest segment that is judged; of fewer, chance decides."""
 
 
+class Metrics(Table):
+    """``[metrics]``: where a night leaves its numbers for dashboards; another channel's have its name before the ending."""
+
+    textfile: Place | None = None
+    """For Prometheus: the newest night, in a folder that node_exporter's textfile collector reads; ends in ``.prom``."""
+    jsonl: Place | None = None
+    """One line a night, kept when its release is pruned; the page of ``nightrec trend`` then still shows it."""
+
+    @model_validator(mode="after")
+    def _collected(self) -> Self:
+        if self.textfile and not self.textfile.endswith(".prom"):
+            raise ValueError(f"a path that ends in .prom in metrics.textfile, for it to be read, found {self.textfile!r}")
+        return self
+
+
 class Train(Table):
     """``[train]``: what ``nightrec fit`` learns from; the night reads none of it."""
 

@@ -1,6 +1,7 @@
 """What the values of the config may be: its types, each with what a person is told who gives another."""
 
 import os
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationI
 
 from artifacts.errors import UsageError
 from artifacts.mirror import require_url
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a type of values is called in front of people."""
+
+    said: str
 
 
 def _zone(name: str) -> str:
@@ -59,13 +67,15 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Text = Annotated[str, Strict(), Field(min_length=1)]
-Name = Annotated[str, Strict(), Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Strict(), Field(pattern=r"^[a-z][a-z0-9_]*$"), Words("name of a-z, 0-9 and _, a letter first")]
 Feature = Annotated[Name, AfterValidator(_feature)]
-Place = Annotated[Text, AfterValidator(_place)]
-Root = Annotated[Text, AfterValidator(_root)]
-Zone = Annotated[Text, AfterValidator(_zone)]
-Memory = Annotated[str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$")]
-Day = Annotated[date, BeforeValidator(_day), Strict()]
+Place = Annotated[Text, AfterValidator(_place), Words("path, relative to the config's folder")]
+Root = Annotated[Text, AfterValidator(_root), Words("path, or address of an object store")]
+Zone = Annotated[Text, AfterValidator(_zone), Words("time zone, such as 'Europe/Berlin'")]
+Memory = Annotated[
+    str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$"), Words("size, such as '4GB' or '512MiB'")
+]
+Day = Annotated[date, BeforeValidator(_day), Strict(), Words("day as YYYY-MM-DD")]
 TimeUnit = Literal["s", "ms", "us"]
 CrossFeature = Literal["retrieval_score", "times_had", "days_since", "popularity"]
 Positive = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]
