@@ -48,9 +48,14 @@ class Command:
                 self.stop()
             assert self._process.stderr is not None
             with self._process.stderr as lines:
-                for line in lines:
-                    told(line.rstrip())
-            code = self._process.wait()
+                try:
+                    for line in lines:
+                        told(line.rstrip())
+                    code = self._process.wait()
+                except BaseException:  # its time is over, say: whoever tries again finds nobody at work
+                    self.stop()
+                    self._process.wait()
+                    raise
             output.seek(0)
             return code, output.read()
 

@@ -10,7 +10,7 @@ from docker.errors import APIError
 from docker.types import DeviceRequest, Mount
 
 from night.settings import Surface, said
-from night.step import settle
+from night.step import in_time, settle
 
 _LAST_LINES = 20  # of standard output; the answer is the last one
 
@@ -30,7 +30,7 @@ class DockerStep(DockerOperator):
         self._private_environment = {name: os.environ[name] for name in self.passed_on if name in os.environ}
         self._end_earlier_tries(context["ti"])
         try:
-            with suppress(DockerContainerFailedException):  # the exit code says more
+            with in_time(self, self.command[0]), suppress(DockerContainerFailedException):  # the exit code says more
                 super().execute(context)
             container = self.container["Id"]
             code = self.cli.inspect_container(container)["State"]["ExitCode"]

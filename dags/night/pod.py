@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 
 from night.settings import Surface, said
-from night.step import settle
+from night.step import in_time, settle
 
 _LAST_LINES = 20  # of the log; the answer is among them
 _STARTUP_SECONDS = 1_800  # a node with a GPU may have to be made first
@@ -34,9 +34,19 @@ class PodStep(KubernetesPodOperator):
         template = self.pod_template_file
         if template and not Path(template).is_file():  # the operator would go on without it
             raise AirflowFailException(f"NIGHTREC_POD_TEMPLATE: expected a file on the worker, found {template!r}")
+        with in_time(self, self.arguments[0]):
+            self._run(context)
+        if self._ended is None:
+            raise AirflowException("the pod is gone, and nobody saw how it ended; it may be tried again")
+        answer = settle(context, self.arguments[0], *self._ended, self.wait_seconds)
+        context["ti"].xcom_push(key="return_value", value=answer)
+
+    def _run(self, context: Any) -> None:
         try:
             super().execute(context)
         except (AirflowException, ApiException) as error:
+            if isinstance(error.__context__, AirflowTaskTimeout):  # the operator speaks of what it removed then
+                raise error.__context__ from None
             if self._killed:
                 raise AirflowException("the pod was told to stop; it may be tried again") from error
             if self._ended is None:
@@ -44,10 +54,6 @@ class PodStep(KubernetesPodOperator):
                 raise AirflowException(
                     f"the pod did not run the command to its end; it may be tried again: {why}"
                 ) from error
-        if self._ended is None:
-            raise AirflowException("the pod is gone, and nobody saw how it ended; it may be tried again")
-        answer = settle(context, self.arguments[0], *self._ended, self.wait_seconds)
-        context["ti"].xcom_push(key="return_value", value=answer)
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
         """Look at how the command ended and what it answered, before the pod is deleted."""

@@ -28,6 +28,7 @@ DEFAULTS = {
     "RETRIES": "3",
     "RETRY_SECONDS": "60",
     "WAIT_SECONDS": "600",
+    "TIMEOUT_SECONDS": "43200",
     "POOL": "default_pool",
     "GPUS": "0",
     "GPU_POOL": "",
@@ -45,7 +46,15 @@ DEFAULTS = {
     "POD_TEMPLATE": "",
 }
 _PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # Airflow's words for cron
-_LEAST = {"GROUPS": 1, "IN_FLIGHT": 1, "RETRIES": 0, "RETRY_SECONDS": 1, "WAIT_SECONDS": 1, "GPUS": 0}
+_LEAST = {
+    "GROUPS": 1,
+    "IN_FLIGHT": 1,
+    "RETRIES": 0,
+    "RETRY_SECONDS": 1,
+    "WAIT_SECONDS": 1,
+    "TIMEOUT_SECONDS": 1,
+    "GPUS": 0,
+}
 
 
 class SettingError(ValueError):
@@ -79,6 +88,10 @@ class Surface:
     def dag_id(self) -> str:
         """The DAG's name; the alias of the surface's asset has the same."""
         return f"nightrec_{self.name}"
+
+    def date_of(self, dag_run: Any, params: Any) -> str:
+        """The data date of a run of the DAG, of which a person may have said something in *params*."""
+        return data_date(self.zone, params["date"], dag_run.data_interval_end, dag_run.run_after)
 
     def on_gpu(self, verb: str) -> bool:
         """Whether GPUs are asked for a step."""

@@ -1,32 +1,34 @@
-"""A step of the night as a task of Airflow: what its exit code means there, and who is told of its end."""
+"""A step of the night as a task of Airflow: and what its exit code means there."""
 
 import json
-import logging
 import os
 import shlex
 import signal
-import urllib.request
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from airflow.sdk import Asset, AssetAlias, BaseOperator, Variable
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowTaskTimeout,
+)
 
 from night.command import Command
-from night.settings import MAPPED_STEPS, Surface, data_date, said
+from night.settings import MAPPED_STEPS, Surface, said
+from night.told import tell_failure, tell_release
 
 LIMIT = 1_000  # bytes of an XCom
-WEBHOOK = "nightrec_webhook"  # the Airflow variable with its address
-_WEBHOOK_SECONDS = 10
 _NOT_YET = 5
 _NOT_RETRIED = {
     2: "wrong usage or config",
     3: "refused",
     4: "the input is wrong, or someone else published meanwhile",
 }
-_log = logging.getLogger(__name__)
 
 
 class Step(BaseOperator):
@@ -48,7 +50,8 @@ class Step(BaseOperator):
         self.log.info("$ %s", shlex.join(line))
         self._running = Command(line, os.environ)
         try:
-            code, output = self._running.run(partial(self.log.info, "%s"))
+            with in_time(self, self.arguments[0]):
+                code, output = self._running.run(partial(self.log.info, "%s"))
         except OSError as error:
             if error.filename != self.command[0]:
                 raise
@@ -90,6 +93,7 @@ def _operator(verb: str, surface: Surface) -> tuple[Any, dict[str, Any]]:
         "retry_delay": timedelta(seconds=surface.numbers["RETRY_SECONDS"]),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(hours=1),
+        "execution_timeout": timedelta(seconds=surface.numbers["TIMEOUT_SECONDS"]),
         "on_failure_callback": partial(tell_failure, surface),
     }
     if surface.texts["WHERE"] == "docker":
@@ -101,6 +105,24 @@ def _operator(verb: str, surface: Surface) -> tuple[Any, dict[str, Any]]:
 
         return PodStep, {**given, **pod(verb, surface)}
     return Step, {**given, "command": shlex.split(surface.texts["COMMAND"])}
+
+
+@contextmanager
+def in_time(task: Any, verb: str) -> Iterator[None]:
+    """End what a task runs when Airflow says that its time is over, and say which setting that was.
+
+    Raises:
+        AirflowException: It may be tried again.
+    """
+    try:
+        yield
+    except AirflowTaskTimeout as error:
+        task.on_kill()
+        seconds = f"{task.execution_timeout.total_seconds():g} s (NIGHTREC_TIMEOUT_SECONDS)"
+        raise AirflowException(
+            f"nightrec {verb} was stopped, since it was not done within {seconds}; it may be tried again and goes on "
+            "where it stopped"
+        ) from error
 
 
 def settle(context: Any, verb: str, code: int, output: str, wait_seconds: int) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def settle(context: Any, verb: str, code: int, output: str, wait_seconds: int) -
     if code == 0:
         if answer is None:
             raise AirflowException(f"nightrec {verb} ended well, but without its one line of JSON")
-        if answer.get("moved"):
+        if answer.get("current"):
             _say_released(context, answer)
         return answer
     if code == _NOT_YET:
@@ -147,7 +169,10 @@ def answer_of(output: str) -> dict[str, Any] | None:
 
 
 def _say_released(context: Any, answer: dict[str, Any]) -> None:
-    """Update the surface's asset; only a pointer that moved is news to its consumers."""
+    """Update the surface's asset: readers are given this release.
+
+    It may have been said before: what moved the pointer may have died before it said so.
+    """
     for alias in context["task"].outlets:
         surface = alias.name.removeprefix("nightrec_")
         extra = {"version": answer["release"], "manifest_sha256": answer["manifest_sha256"], "date": answer["date"]}
@@ -163,11 +188,7 @@ def asked_date(surface: Surface, known: Collection[str], dag_run: Any, params: A
     """Say which day a run of the DAG is for, if all that its conf says is *known*: a slip would do another night."""
     if unknown := sorted((dag_run.conf or {}).keys() - known):
         raise AirflowFailException(f"conf: expected {', '.join(known)}, found {', '.join(unknown)}; start the run anew")
-    return _date_of(surface, dag_run, params)
-
-
-def _date_of(surface: Surface, dag_run: Any, params: Any) -> str:
-    return data_date(surface.zone, params["date"], dag_run.data_interval_end, dag_run.run_after)
+    return surface.date_of(dag_run, params)
 
 
 def prepared(ti: Any) -> dict[str, Any]:
@@ -176,45 +197,3 @@ def prepared(ti: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise AirflowFailException("the task prepare left no answer to go on with; clear it, so that it runs")
     return answer
-
-
-def tell_failure(surface: Surface, context: Any) -> None:
-    """Tell the webhook that a task has failed for good."""
-    error = context.get("exception") or "Airflow lost the task; it was killed, or its worker died"
-    _tell(surface, context, "failed", str(error), None)
-
-
-def tell_release(surface: Surface, context: Any) -> None:
-    """Tell the webhook what was published."""
-    answer = context["ti"].xcom_pull(task_ids="publish")
-    (done,) = answer.get("steps") or [{"about": answer["release"]}]  # what was too long is not in it
-    _tell(surface, context, "success", done["about"], answer["release"])
-
-
-def _tell(surface: Surface, context: Any, state: str, detail: str, release: str | None) -> None:
-    """Post one JSON object; a webhook that does not answer is logged, and changes nothing."""
-    url = Variable.get(WEBHOOK, default=None)
-    if not url:
-        return
-    ti, dag_run, params = context["ti"], context.get("dag_run"), context["params"]
-    night = dag_run and "date" in params  # a consumer has no date, and Airflow may have lost sight of the run
-    day = _date_of(surface, dag_run, params) if night else None
-    document = {
-        "text": f"{ti.dag_id}{f', night of {day}' if day else ''}: {ti.task_id}, {state}: {detail}",
-        "state": state,
-        "dag_id": ti.dag_id,
-        "task_id": ti.task_id,
-        "map_index": ti.map_index,
-        "run_id": ti.run_id,
-        "date": day,
-        "release": release,
-        "log": ti.log_url,
-    }
-    try:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("its address does not begin with http:// or https://")
-        request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS):
-            _log.info("told the webhook: %s", document["text"])
-    except (OSError, ValueError) as problem:
-        _log.warning("the webhook was not told: %s", problem)

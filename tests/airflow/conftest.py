@@ -59,6 +59,7 @@ def stage() -> Iterator[Stage]:
         airflow.call("POST", "/api/v2/pools", {"name": "nightrec_gpu", "slots": 1})
         made = Stage(airflow, webhook, shop, FOLDER, wanted)
         made.tell(webhook.address)
+        made.let_notes_be_written()
         yield made
     finally:
         airflow.stop()

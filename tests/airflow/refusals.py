@@ -51,7 +51,7 @@ def _refused(
         stage: What all nights share.
         surface: Of the night.
         step: That is to refuse it.
-        because: What people are told in the log, by the webhook and in the task's XCom ``error``.
+        because: What people are told in the log, by the webhook, in the task's note and in its XCom ``error``.
         after: Dates of the releases that were there before, and stay.
         date: The data date.
     """
@@ -68,7 +68,9 @@ def _refused(
     assert (called["state"], called["task_id"]) == ("failed", step)
     log = stage.airflow.log(surface.dag, run, step)
     error = json.dumps(stage.airflow.result(surface.dag, run, step, key="error"))
+    note = stage.airflow.note(surface.dag, run, step)
     for part in because:
         assert part in log
+        assert part in note
         assert part in called["text"]
         assert part in error

@@ -89,15 +89,18 @@ class Airflow:
 
     Attributes:
         home: Its ``AIRFLOW_HOME``: database and logs, also ``NAME.log`` of each service.
+        address: Of the REST API.
+        login: Name and password of the operator, once it is started.
     """
 
     def __init__(self, home: Path, dags: Path, environment: Mapping[str, str]) -> None:
         """Say where it lives, whose *dags* it runs, and what else its processes find in their environment."""
         self.home = home
+        self.login: dict[str, str] = {}
         self._services: dict[str, subprocess.Popen[bytes]] = {}
         self._token = ""
         self._ports = {"api-server": _free_port(), "execution-api": _free_port()}
-        self._address, execution = (f"http://127.0.0.1:{port}" for port in self._ports.values())
+        self.address, execution = (f"http://127.0.0.1:{port}" for port in self._ports.values())
         self._one_change = threading.Lock()  # on SQLite, two requests that write would wait for each other
         self._reviving = threading.Lock()
         settings = SETTINGS | {
@@ -123,8 +126,8 @@ class Airflow:
             self.start_service(name)
         wait("Airflow is healthy", self._healthy)
         passwords = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
-        login = {"username": "admin", "password": passwords["admin"]}
-        self._token = self.call("POST", "/auth/token", login)["access_token"]
+        self.login = {"username": "admin", "password": passwords["admin"]}
+        self._token = self.call("POST", "/auth/token", self.login)["access_token"]
 
     def start_service(self, name: str) -> None:
         """Start one of ``SERVICES``, in a session of its own: Ctrl-C reaches this process alone."""
@@ -201,7 +204,7 @@ class Airflow:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self._address}{path}", data, headers, method=method)
+        request = urllib.request.Request(f"{self.address}{path}", data, headers, method=method)
         with self._one_change if method != "GET" else contextlib.nullcontext():
             try:
                 with urllib.request.urlopen(request, timeout=60) as response:
@@ -279,6 +282,10 @@ class Airflow:
         """One task instance of a run; *index* is that of a mapped one."""
         (found,) = (ti for ti in self.tasks(dag, run) if (ti["task_id"], ti["map_index"]) == (task, index))
         return found
+
+    def note(self, dag: str, run: str, task: str) -> str:
+        """Wait until somebody has written a note on a task instance; give it."""
+        return wait(f"{dag} {run}: {task} has a note", lambda: str(self.task(dag, run, task)["note"] or ""))
 
     def log(self, dag: str, run: str, task: str, index: int = -1, attempt: int = 1) -> str:
         """What the log of one try of a task says, line by line."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -123,6 +124,13 @@ class Stage:
         known = [variable["key"] for variable in self.airflow.call("GET", "/api/v2/variables")["variables"]]
         how, path = ("PATCH", f"/api/v2/variables/{name}") if name in known else ("POST", "/api/v2/variables")
         self.airflow.call(how, path, {"key": name, "value": address})
+
+    def let_notes_be_written(self) -> None:
+        """Say in a connection where Airflow's REST API is, and who may write notes on tasks."""
+        api, login = urlsplit(self.airflow.address), self.airflow.login
+        names = {"connection_id": "nightrec_api", "conn_type": "http", "host": api.hostname, "port": api.port}
+        said = {**names, "login": login["username"], "password": login["password"]}
+        self.airflow.call("POST", "/api/v2/connections", said)
 
     def consumed(self, surface: Surface, times: int) -> list[str]:
         """Wait until the consumer of a surface was run so often, and well; give the versions that it was run for."""

@@ -174,9 +174,9 @@ def step(verb: str, answers: dict[str, Any], params: dict[str, str], stopped_aft
 
     After so many seconds it is told to stop, if it is asked for.
     """
-    from airflow.sdk.bases.operator import ExecutorSafeguard
     from airflow.sdk.definitions._internal import logging_mixin as sdk_logging
     from airflow.sdk.execution_time.context import OutletEventAccessors
+    from airflow.sdk.execution_time.task_runner import _run_execute_callable
     from airflow.utils.log import logging_mixin as provider_logging
 
     dag = parsed("nightly.py")["nightrec_shop"]
@@ -214,8 +214,7 @@ def step(verb: str, answers: dict[str, Any], params: dict[str, str], stopped_aft
         signal.signal(signal.SIGTERM, lambda number, frame: task.on_kill())  # as the task runner does
         if stopped_after:
             threading.Timer(stopped_after, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        ExecutorSafeguard.tracker.set(task)
-        ended: dict[str, Any] = {"result": task.execute(context)}
+        ended: dict[str, Any] = {"result": _run_execute_callable(context, task.execute, task)}
     except Exception as error:
         ended = {"raised": type(error).__name__, "says": str(error), "later": _seconds_until(error)}
     events = [event for accessor in context["outlet_events"]._dict.values() for event in accessor.asset_alias_events]
@@ -228,8 +227,15 @@ def _seconds_until(error: Exception) -> float | None:
     return (later - datetime.now(UTC)).total_seconds() if later else None
 
 
-def tell(task_id: str, error: str, answer: dict[str, Any] | None, known: list[str]) -> None:
-    """Call the callback of a task that failed, or, with an *answer*, of publish; *known* is in its context."""
+def tell(task_id: str, error: str, answer: dict[str, Any] | None, known: list[str]) -> list[str]:
+    """Call the callback of a task that failed, or, with an *answer*, of publish; *known* is in its context.
+
+    Returns:
+        What was logged.
+    """
+    lines = Lines()
+    logging.getLogger("night").addHandler(lines)
+    logging.getLogger("night").setLevel(logging.INFO)
     dag = parsed("nightly.py")["nightrec_shop"]
     task = dag.task_dict[task_id]
     ti = Ti(task_id=task_id, dag_id=dag.dag_id, run_id="night", map_index=-1, log_url="http://airflow/log")
@@ -242,6 +248,7 @@ def tell(task_id: str, error: str, answer: dict[str, Any] | None, known: list[st
     }
     (callback,) = task.on_failure_callback if answer is None else task.on_success_callback
     callback({name: context[name] for name in known})
+    return lines.lines
 
 
 def pod(verb: str, arguments: list[str]) -> dict[str, Any]:

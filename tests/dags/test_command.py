@@ -107,6 +107,21 @@ def test_one_that_does_not_stop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> N
     assert code == -signal.SIGKILL
 
 
+def test_nobody_is_at_work_any_more_when_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's timeout is an exception out of nowhere; the next try begins right after it."""
+    monkeypatch.setattr(command, "_GRACE_SECONDS", 0.2)
+    heard: list[int] = []
+
+    def told(line: str) -> None:
+        heard.append(int(line))
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        python(STUBBORN.replace('"go"', "__import__('os').getpid()")).run(told)
+
+    assert not Path(f"/proc/{heard[0]}").exists()
+
+
 def test_stopped_before_it_began_it_ends_at_once() -> None:
     running = python("import time; time.sleep(60)")
     running.stop()

@@ -115,6 +115,19 @@ def test_a_task_that_is_stopped_leaves_no_container(run: Run, command: Script) -
     assert "may be tried again" in ended["says"]
 
 
+def test_a_step_that_hangs_leaves_no_container(run: Run, command: Script) -> None:
+    """At the end of its time the container is told to stop, and is removed; the task may be tried again."""
+    command("trap 'kill $!; exit 143' TERM; sleep 60 & wait")
+
+    ended, engine = run("score", PREPARED, NIGHTREC_TIMEOUT_SECONDS="2")
+
+    (container,) = engine.containers
+    assert container.removed
+    assert container.wait() == 143
+    start = "nightrec score was stopped, since it was not done within 2 s (NIGHTREC_TIMEOUT_SECONDS); it may be tried"
+    assert start in ended["says"]
+
+
 @pytest.mark.parametrize("run", ["docker"], indirect=True)
 def test_a_container_gets_what_the_settings_say(run: Run, command: Script) -> None:
     """Docker: a mount at the same path, a network, GPUs, and of the worker's variables those that are named."""

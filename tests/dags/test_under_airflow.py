@@ -297,17 +297,39 @@ def test_a_command_that_gives_no_answer_is_not_believed(inside: Inside, command:
     assert ended["says"] == "nightrec publish ended well, but without its one line of JSON"
 
 
-@pytest.mark.parametrize("moved", [True, False])
-def test_only_a_pointer_that_moved_is_news(inside: Inside, command: Script, *, moved: bool) -> None:
-    """A night that was only stored, or had been published before, starts no consumer."""
-    answer = {"date": "2026-11-25", "release": "2026-11-25-aa", "manifest_sha256": "b" * 64, "moved": moved}
+@pytest.mark.parametrize(
+    ("moved", "current"),
+    [
+        pytest.param(True, True, id="moved"),
+        pytest.param(False, True, id="moved by a try that died before it said so"),
+        pytest.param(False, False, id="stored only"),
+    ],
+)
+def test_what_readers_are_given_is_news(inside: Inside, command: Script, *, moved: bool, current: bool) -> None:
+    """A night that was only stored starts no consumer; one whose first try died after it moved the pointer does."""
+    said = {"moved": moved, "current": current}
+    answer = {"date": "2026-11-25", "release": "2026-11-25-aa", "manifest_sha256": "b" * 64, **said}
     command(f"echo '{json.dumps(answer)}'")
 
     ended = inside("step", "publish", PREPARED, {"supersede": "the prices were wrong"})
 
     assert "'--supersede=the prices were wrong'" in ended["log"][0]
     extra = {"version": "2026-11-25-aa", "manifest_sha256": "b" * 64, "date": "2026-11-25"}
-    assert ended["events"] == ([["nightrec_shop", "nightrec://shop/", extra]] if moved else [])
+    assert ended["events"] == ([["nightrec_shop", "nightrec://shop/", extra]] if current else [])
+
+
+def test_a_step_that_hangs_is_stopped_and_tried_again(inside: Inside, command: Script, tmp_path: Path) -> None:
+    """At the end of its time it is told to stop, and has ended when the next try may begin."""
+    command(f"trap 'touch {tmp_path}/stopped; kill $!; exit 143' TERM; echo hangs >&2; sleep 60 & wait")
+
+    ended = inside("step", "items", PREPARED, {}, NIGHTREC_TIMEOUT_SECONDS="1")
+
+    assert ended["raised"] == "AirflowException"
+    assert ended["says"].startswith(
+        "nightrec items was stopped, since it was not done within 1 s (NIGHTREC_TIMEOUT_SECONDS); it may be tried again"
+    )
+    assert ended["log"][-1] == "hangs"
+    assert (tmp_path / "stopped").exists()
 
 
 def test_a_task_that_is_stopped_stops_the_command(inside: Inside, command: Script) -> None:
