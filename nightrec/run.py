@@ -14,6 +14,7 @@ from artifacts.store import exclusive, remove_file
 from batch.memory import forget_peak, peak_memory
 from nightrec import steps
 from nightrec.config import Config, semantic
+from nightrec.dashboards import tell_dashboards
 from nightrec.terminal import progress, say
 from nightrec.workers import groups_of, run_groups
 
@@ -229,6 +230,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
             about = steps.check(config, run, channel, asked)
         except RefusedError as error:
             if not override:
+                tell_dashboards(config, run.date, channel)
                 raise
             about = f"overridden: {error}"
     return _record(run, StepResult("check", 1, int(stands), 0, {}), watch, about)
@@ -248,6 +250,7 @@ def publish_run(
     publish = partial(_publish, config, run, override=override, supersede=supersede, channel=channel)
     with exclusive(config.root / ".publish.lock"):
         published = _looking_again(publish, 1 if override or supersede else _LOOKS)
+    tell_dashboards(config, run.date, channel)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
     return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)

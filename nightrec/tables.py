@@ -281,17 +281,17 @@ class Segments(Table):
 
 
 class Metrics(Table):
-    """``[metrics]``: where a night leaves its numbers for dashboards; another channel's have its name before the ending."""
+    """``[metrics]``: where a night leaves its numbers; the files of a channel have its name before their ending."""
 
     textfile: Place | None = None
-    """For Prometheus: the newest night, in a folder that node_exporter's textfile collector reads; ends in ``.prom``."""
+    """The newest night for Prometheus, in a folder that node_exporter's collector reads; ends in ``.prom``."""
     jsonl: Place | None = None
     """One line a night, kept when its release is pruned; the page of ``nightrec trend`` then still shows it."""
 
     @model_validator(mode="after")
     def _collected(self) -> Self:
         if self.textfile and not self.textfile.endswith(".prom"):
-            raise ValueError(f"a path that ends in .prom in metrics.textfile, for it to be read, found {self.textfile!r}")
+            raise ValueError(f"a path that ends in .prom in metrics.textfile, found {self.textfile!r}")
         return self
 
 

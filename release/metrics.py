@@ -215,9 +215,9 @@ def read_json_lines(path: Path, *, surface: str, channel: str) -> tuple[Recorded
     return tuple(nights)
 
 
-def with_night(nights: Iterable[Recorded], night: Recorded) -> tuple[Recorded, ...]:
-    """Put *night* in the place of what was said of its date before, oldest first."""
-    by_date = {**{one.date: one for one in nights}, night.date: night}
+def with_nights(told: Iterable[Recorded], nights: Iterable[Recorded]) -> tuple[Recorded, ...]:
+    """Put *nights* in the place of what was told of their dates before, oldest first."""
+    by_date = {night.date: night for night in (*told, *nights)}
     return tuple(by_date[date] for date in sorted(by_date))
 
 

@@ -31,7 +31,8 @@ class Outcome(StrEnum):
     PUBLISHED = "published"  # readers of the channel have it, or had it
     STORED = "stored"  # a release that the channel does not lead to: held, withdrawn, replaced
     REFUSED = "refused"  # by a gate
-    UNFINISHED = "unfinished"  # a run without a verdict, or one that was blessed and is not published
+    BLESSED = "blessed"  # by its gates, and there is no release: not published yet, or pruned
+    UNFINISHED = "unfinished"  # a run without a verdict
     UNREADABLE = "unreadable"  # its record is missing or changed
 
 
@@ -140,11 +141,18 @@ def recorded_nights(
     dates = sorted({*remembered, *known})
     first = (calendar_date.fromisoformat(dates[-1]) - timedelta(days=nights - 1)).isoformat() if dates else ""
     found = (
-        (_night(root, date, known[date]) if date in known else None) or remembered.get(date)
+        _believed(_night(root, date, known[date]) if date in known else None, remembered.get(date))
         for date in dates
         if date >= first
     )
     return tuple(night for night in found if night is not None)
+
+
+def _believed(stored: Recorded | None, told: Recorded | None) -> Recorded | None:
+    """Believe the store, but for a run that is left of a release that was pruned."""
+    if stored is None or told is None:
+        return stored or told
+    return told if stored.outcome is Outcome.BLESSED and told.run_key == stored.run_key else stored
 
 
 def newest_night(root: Path, channel: str = LATEST) -> Recorded | None:
@@ -154,6 +162,12 @@ def newest_night(root: Path, channel: str = LATEST) -> Recorded | None:
         if night is not None and night.judged:
             return night
     return None
+
+
+def night_of(root: Path, date: str, channel: str = LATEST) -> Recorded | None:
+    """Give the night of *date*, as :func:`recorded_nights` would; None without one."""
+    release = _known(root, channel).get(date)
+    return _night(root, date, release) if release else None
 
 
 def _known(root: Path, channel: str) -> dict[str, tuple[str, Outcome]]:
@@ -221,7 +235,7 @@ def _of_run(root: Path, date: str) -> Recorded | None:
             timings = read_sealed(run.layout.timings, version=1)
     return Recorded(
         date,
-        Outcome.REFUSED if report and not report.passed else Outcome.UNFINISHED,
+        _outcome(report),
         run_key=run.run_key,
         end=run.now,
         verdicts=report.verdicts if report else (),
@@ -229,6 +243,12 @@ def _of_run(root: Path, date: str) -> Recorded | None:
         counts=run.counts,
         steps=_steps(timings),
     )
+
+
+def _outcome(report: GateReport | None) -> Outcome:
+    if report is None:
+        return Outcome.UNFINISHED
+    return Outcome.BLESSED if report.passed else Outcome.REFUSED
 
 
 def _steps(timings: Mapping[str, Any]) -> dict[str, Step]:

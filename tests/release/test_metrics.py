@@ -16,7 +16,7 @@ from release.metrics import (
     json_lines,
     prometheus_text,
     read_json_lines,
-    with_night,
+    with_nights,
     write_beside,
 )
 from release.nights import Outcome, Recorded, Step
@@ -128,7 +128,7 @@ def test_a_line_of_another_is_an_error_that_names_it(line: str, expected: str, t
 def test_a_night_takes_the_place_of_its_date() -> None:
     """One line a night: told again, it is replaced, and the order is that of the dates."""
     later, again = replace(NIGHT, date="2026-04-01"), replace(NIGHT, outcome=Outcome.PUBLISHED)
-    told = with_night(with_night(with_night((), later), NIGHT), again)
+    told = with_nights(with_nights([later], [NIGHT]), [again])
 
     assert told == (again, later)
 

@@ -1,5 +1,6 @@
 """What is on record of nights: every outcome is told as what it is, and one that cannot be read hides no other."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_steps_are_added_up_over_their_groups(night: Make, tmp_path: Path) -> No
     publish(run, tmp_path)
     (after,) = recorded_nights(tmp_path, nights=1)
 
-    assert (before.outcome, after.outcome) == (Outcome.UNFINISHED, Outcome.PUBLISHED)
+    assert (before.outcome, after.outcome) == (Outcome.BLESSED, Outcome.PUBLISHED)
     for one in (before, after):
         assert (one.steps["score"].rows, one.steps["score"].seconds, one.seconds) == (599, 2.25, 2.25)
 
@@ -124,5 +125,8 @@ def test_what_was_told_stands_in_for_what_was_pruned(released: Release, tmp_path
 
     assert gone == told[0]
     assert kept == stored == told[1]
+    shutil.rmtree(tmp_path / "releases")
+    prepared(tmp_path, Run.read(RootLayout(tmp_path).run("2026-03-02", stored.run_key).folder))
+    assert recorded_nights(tmp_path, nights=60, told=told) == tuple(told)  # the run that is left knows less
     with pytest.raises(ValueError, match="format 1"):
         Recorded.from_document({**stored.document(), "format": 2})
