@@ -1,5 +1,7 @@
 """The data date: when it starts and ends, and whether its input is there."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
@@ -9,7 +11,9 @@ import numpy as np
 from artifacts.errors import NotReadyError
 from features.events import read_times
 from features.inputs import Inputs
-from features.times import SECOND, start_of, to_moment
+from features.times import SECOND, day_of, start_of, to_moment
+
+_QUARTER = 900 * SECOND  # of an hour; every zone's midnight falls on one
 
 
 def data_day(day: date, zone: str) -> tuple[int, int]:
@@ -102,3 +106,37 @@ def require_day(
                 "[day] min_share_of_median"
             )
     return figures
+
+
+def events_by_day(inputs: Inputs, zone: str) -> dict[date, int]:
+    """Count the events of each day in *zone* that has any, ascending, in one pass over their times."""
+    quarters: Counter[int] = Counter()
+    for batch in read_times(inputs):
+        found, counts = np.unique(batch.drop_null().to_numpy() // _QUARTER, return_counts=True)
+        quarters.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    days: Counter[date] = Counter()
+    for quarter, count in quarters.items():
+        days[day_of(quarter * _QUARTER, zone)] += count
+    return dict(sorted(days.items()))
+
+
+def newest_whole_day(days: Mapping[date, int], *, min_share_of_median: float = 0.5, weeks: int = 4) -> date | None:
+    """Choose the newest day that looks whole: a person's data end where they were copied, or at a mistyped year.
+
+    Args:
+        days: Events by day, without the days that have none.
+        min_share_of_median: The day must have at least this share of the median of the days that it is compared with:
+            the same weekday's last *weeks* with events, or the last days with events where its weekday has none.
+        weeks: How many days it is compared with.
+
+    Returns:
+        The day; None where there are no events.
+    """
+    newest_first = sorted(days, reverse=True)
+    for place, day in enumerate(newest_first):
+        before = newest_first[place + 1 :]
+        alike = [one for one in before if one.weekday() == day.weekday()] or before
+        usual = [days[one] for one in alike[:weeks]]
+        if not usual or days[day] >= min_share_of_median * median(usual):
+            return day
+    return None

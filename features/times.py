@@ -114,3 +114,8 @@ def start_of(day: date, zone: str) -> int:
     """Give local midnight at the start of *day*, in microseconds UTC; where it is skipped, the first moment after."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone_of(zone))
     return (midnight - _EPOCH) // timedelta(microseconds=1)
+
+
+def day_of(micros: int, zone: str) -> date:
+    """Give the day in *zone* on which a moment, in microseconds UTC, lies."""
+    return (_EPOCH + timedelta(microseconds=micros)).astimezone(zone_of(zone)).date()

@@ -4,7 +4,7 @@ from datetime import date
 import pytest
 
 from artifacts.errors import NotReadyError
-from features.day import measure_day, require_day
+from features.day import events_by_day, measure_day, newest_whole_day, require_day
 from features.inputs import Source
 
 DAY_SECONDS = 86_400
@@ -71,3 +71,27 @@ def test_the_day_ends_where_it_is(tmp_path, shop):
     assert require_day(inputs, date(2026, 3, 10), "Europe/Amsterdam", newest_within_seconds=3_600).events == 1
     with pytest.raises(NotReadyError, match="newest event"):
         require_day(inputs, date(2026, 3, 10), "UTC", newest_within_seconds=3_600)
+
+
+def test_days_are_counted_where_the_zone_has_them(tmp_path, shop, day):
+    """An event half an hour before midnight in UTC is of the next day further east; days without events are absent."""
+    inputs = shop([(1, 1, 1_800), (1, 2, 1), (2, 1, 3 * DAY_SECONDS + 1)], [(1, "x")]).inputs(tmp_path)
+
+    assert events_by_day(inputs, "UTC") == {date(2026, 3, 7): 1, day: 2}
+    assert events_by_day(inputs, "Asia/Kolkata") == {date(2026, 3, 8): 1, date(2026, 3, 11): 2}
+
+
+@pytest.mark.parametrize(
+    ("days", "newest"),
+    [
+        ({}, None),
+        ({date(2026, 3, 10): 1}, date(2026, 3, 10)),
+        ({date(2026, 3, 3): 20, date(2026, 3, 9): 20, date(2026, 3, 10): 10}, date(2026, 3, 10)),
+        ({date(2026, 3, 3): 20, date(2026, 3, 9): 20, date(2026, 3, 10): 9}, date(2026, 3, 9)),
+        ({date(2026, 3, 8): 20, date(2026, 3, 9): 20, date(2026, 3, 10): 9}, date(2026, 3, 9)),  # no Tuesday before
+        ({date(2026, 3, 3): 20, date(2026, 3, 10): 20, date(2099, 3, 10): 1}, date(2026, 3, 10)),
+    ],
+)
+def test_the_newest_whole_day_is_no_remnant_and_no_mistyped_year(days, newest):
+    """A day is whole if it has half of what its weekday has, or else the days before it."""
+    assert newest_whole_day(days) == newest
