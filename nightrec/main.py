@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artifacts.errors import NightrecError, RefusedError, UsageError, trouble_of
-from nightrec import config_verbs, doctor, export, fit, night, plan, recommend, releases, why, trend
+from nightrec import config_verbs, doctor, export, fit, night, plan, recommend, releases, trend, why
 from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
 
@@ -29,7 +29,13 @@ _GROUPS: dict[str, dict[str, Callable[..., int | None]]] = {
         "check": night.check,
         "publish": night.publish,
     },
-    "Looking": {"recommend": recommend.recommend, "why": why.why, "plan": plan.plan, "trend": trend.trend, "doctor": doctor.doctor},
+    "Looking": {
+        "recommend": recommend.recommend,
+        "why": why.why,
+        "plan": plan.plan,
+        "trend": trend.trend,
+        "doctor": doctor.doctor,
+    },
 }
 _EXTRAS = {
     "torch": "train",

@@ -1,4 +1,4 @@
-"""Reading a release as its users do: the recommendations of one user."""
+"""Reading a release as its users do: the recommendations of one user, and any rows of one id."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,24 +46,48 @@ def recommendations(root: Path, user: str, *, version: str | None = None, channe
         CorruptError: If the release is changed.
     """
     release = find_release(root, version, channel)
-    shards = _score_shards(release)
-    with opening_arrow(shards[0]) as reader:
-        wanted = typed_id("user", user, reader.schema.field("user_id").type)
+    wanted = typed_id("user", user, id_type(release, release.layout.scores, "user_id"))
     near: list[int | str] = []
+    rows = rows_with(release, release.layout.scores, "user_id", wanted, near)
+    if not rows.num_rows:
+        hint = f"; the nearest are {', '.join(map(str, nearest_ids(wanted.as_py(), near)))}" if near else ""
+        raise UsageError(f"user {user}: release {release.version} has no recommendations for this id{hint}")
+    return Recommendations(release.version, release.manifest.date, wanted.as_py(), rows)
+
+
+def id_type(release: Release, folder: Path, column: str) -> pa.DataType:
+    """Say of which type the ids in *column* of the tables in *folder* are."""
+    with opening_arrow(_shards_in(release, folder)[0]) as reader:
+        return reader.schema.field(column).type
+
+
+def rows_with(release: Release, folder: Path, column: str, wanted: pa.Scalar, near: list[int | str]) -> pa.Table:
+    """Give the rows of one id out of the tables in *folder*, by looking into few record batches of each.
+
+    The shard that holds them is verified before they are given; before there are said to be none, all are.
+
+    Args:
+        release: Whose tables.
+        folder: One of its folders of tables.
+        column: That by which they ascend.
+        wanted: The id.
+        near: Ids beside where it would stand are added here.
+
+    Raises:
+        CorruptError: If a table is missing or changed.
+    """
+    shards = _shards_in(release, folder)
     for path in shards:
-        if _rows_of(path, wanted, near).num_rows:
-            rows = _rows_of(_verified(release, path), wanted, near)
-            return Recommendations(release.version, release.manifest.date, wanted.as_py(), rows)
+        if _rows_of(path, column, wanted, near).num_rows:
+            return _rows_of(_verified(release, path), column, wanted, near)
     for path in shards:
         _verified(release, path)
-    hint = f"; the nearest are {', '.join(map(str, nearest_ids(wanted.as_py(), near)))}" if near else ""
-    raise UsageError(f"user {user}: release {release.version} has no recommendations for this id{hint}")
+    return _rows_of(shards[0], column, wanted, near).slice(0, 0)
 
 
-def _score_shards(release: Release) -> list[Path]:
-    folder = release.layout.scores
+def _shards_in(release: Release, folder: Path) -> list[Path]:
     paths = [release.layout.folder / name for name in sorted(release.manifest.files)]
-    shards = [path for path in paths if path.parent == folder]
+    shards = [path for path in paths if path.parent == folder and path.suffix == ".arrow"]
     if not shards:
         raise CorruptError(f"{release.layout.manifest}: expected at least one file of {folder.name}, found none")
     return shards
@@ -74,12 +98,11 @@ def _verified(release: Release, path: Path) -> Path:
     return verify_content_file(release.layout, release.manifest, name)
 
 
-def _rows_of(path: Path, user: pa.Scalar, near: list[int | str]) -> pa.Table:
-    """Give the rows of *user*; ids beside where it would stand are added to *near*."""
+def _rows_of(path: Path, column: str, wanted: pa.Scalar, near: list[int | str]) -> pa.Table:
+    """Give the rows of one id; ids beside where it would stand are added to *near*."""
     with opening_arrow(path) as reader:
         found = []
-        for _, batch in batches_around(reader, "user_id", user):
-            ids = batch["user_id"]
-            near.extend(ids_beside(ids, user))
-            found.append(batch.filter(pc.equal(ids, user)))
+        for _, batch in batches_around(reader, column, wanted):
+            near.extend(ids_beside(batch[column], wanted))
+            found.append(batch.filter(pc.equal(batch[column], wanted)))
         return pa.Table.from_batches(found, reader.schema)

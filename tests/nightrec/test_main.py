@@ -18,7 +18,7 @@ DATE = "2026-03-10"
 VERBS = (
     *("fit", "export", "run"),
     *("prepare", "items", "index", "interests", "score", "check", "publish"),
-    *("releases", "recommend", "plan", "doctor"),
+    *("releases", "recommend", "why", "plan", "doctor"),
 )
 
 
