@@ -7,12 +7,14 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from docs.reference import commands_page, config_page
+
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the README as the home page."""
+    """Add the README as the home page, and the reference."""
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -20,7 +22,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def pages() -> dict[str, str]:
     """Give the pages that lie in no file of docs/, by name."""
-    return {"index.md": from_the_root((ROOT / "README.md").read_text("utf-8"))}
+    return {
+        "index.md": from_the_root((ROOT / "README.md").read_text("utf-8")),
+        "reference/commands.md": commands_page(),
+        "reference/config.md": config_page(),
+    }
 
 
 def from_the_root(text: str) -> str:

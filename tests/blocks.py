@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUNS = {  # by each test: the programs whose commands it takes from the pages that name it
     "tests/airflow/test_on_call.py": {"airflow"},
+    "tests/docs/test_tutorial.py": {"nightrec", "python"},
     "tests/night/test_operations.py": {"nightrec", "rm"},
     "tests/release/test_page.py": {"nightrec", "python"},
 }
@@ -98,14 +99,14 @@ def commands_in(block: Block) -> list[Command]:
     ]
 
 
-def commands_of(test: str) -> list[Command]:
-    """List the commands that the test in the file *test* has to run, in the order of the pages that name it."""
+def blocks_for(test: str) -> list[Block]:
+    """List the blocks that the test in the file *test* has to run, in the order of the pages that name it."""
     name = str(Path(test).relative_to(ROOT))
-    return [
-        command
-        for page in PAGES
-        for block in blocks_of(page)
-        if name in block.tests and block.language == "sh"
-        for command in commands_in(block)
-        if command.words[0] in RUNS[name] and not command.shown
-    ]
+    return [block for page in PAGES for block in blocks_of(page) if name in block.tests]
+
+
+def commands_of(test: str) -> list[Command]:
+    """List the commands of these blocks that are of the test's own programs."""
+    programs = RUNS[str(Path(test).relative_to(ROOT))]
+    commands = [command for block in blocks_for(test) if block.language == "sh" for command in commands_in(block)]
+    return [command for command in commands if command.words[0] in programs and not command.shown]

@@ -10,7 +10,7 @@ import pytest
 
 from nightrec.config import Config
 from release.gates import configured_gates
-from tests.blocks import PAGES, ROOT, RUNS, Block, blocks_of, commands_in, commands_of
+from tests.blocks import PAGES, ROOT, RUNS, Block, blocks_for, blocks_of, commands_in
 
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 CHECKED = {"toml", "json"}
@@ -79,8 +79,8 @@ def test_no_command_hides_in_what_is_only_output(page: Path) -> None:
 @pytest.mark.parametrize("test", RUNS)
 def test_a_test_that_runs_a_page_takes_its_commands_from_there(test: str) -> None:
     """What is marked with the name of a test is what that test is given."""
-    assert "commands_of(__file__)" in (ROOT / test).read_text("utf-8")
-    assert commands_of(str(ROOT / test))
+    assert re.search(r"(blocks_for|commands_of)\(__file__\)", (ROOT / test).read_text("utf-8"))
+    assert blocks_for(str(ROOT / test))
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
