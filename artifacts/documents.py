@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from artifacts.digest import canonical_json, document_digest
@@ -14,11 +15,16 @@ from artifacts.store import MOST_BYTES, exclusive, read_bytes, staged_file, swee
 
 def write_json(path: Path, document: Any) -> None:
     """Write *document* under *path* whole or not at all, the same bytes for the same document."""
+    write_whole(path, canonical_json(document))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write *content* under *path* whole or not at all."""
     if mirror := mirror_of(path):
-        mirror.remote.write(mirror.key(path), canonical_json(document))
+        mirror.remote.write(mirror.key(path), content)
         return
     with staged_file(path) as file:
-        file.write(canonical_json(document))
+        file.write(content)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -74,6 +80,18 @@ def _sealed(document: dict[str, Any], version: int) -> dict[str, Any]:
     return {**sealed, "digest": document_digest(sealed)}
 
 
+def require_format(path: Path, found: object, version: int) -> None:
+    """Refuse a document of another format than *version*.
+
+    Raises:
+        CorruptError: Naming both; what a newer format needs is a newer nightrec.
+    """
+    if found != version:
+        newer = isinstance(found, int) and found > version
+        remedy = "; a newer nightrec wrote it, and one as new is needed to read it" if newer else ""
+        raise CorruptError(f"{path}: expected format {version}, found {shown(found)}{remedy}")
+
+
 def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]:
     """Read what :func:`write_sealed` wrote, without format and digest.
 
@@ -92,8 +110,7 @@ def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]
     except (ValueError, RecursionError):  # NaN, which JSON has no word for, half of a surrogate pair, a deep nest
         canonical = False
     digest = document.pop("digest", None)
-    if document.get("format") != version:
-        raise CorruptError(f"{path}: expected format {version}, found {document.get('format')}")
+    require_format(path, document.get("format"), version)
     if not canonical or digest != document_digest(document):
         ending = f"; {remedy}" if remedy else ""
         raise CorruptError(f"{path}: its bytes are not those that were written (its own digest differs){ending}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -242,8 +243,12 @@ def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterat
     try:
         local = path if path.is_file() else fetched(path)
         with pa.OSFile(str(local), "rb") as file, pa.ipc.open_file(file) as reader:
-            if (reader.schema.metadata or {}).get(b"format") != str(FORMAT).encode():
-                raise CorruptError(f"{path}: expected an Arrow file with format = {FORMAT} in its metadata")
+            said = (reader.schema.metadata or {}).get(b"format", b"none").decode(errors="replace")
+            if said != str(FORMAT):
+                raise CorruptError(
+                    f"{path}: expected an Arrow file with format = {FORMAT} in its metadata, found {shown(said)}; "
+                    "a newer nightrec or somebody else wrote it"
+                )
             if any(_holds_dictionary(field.type) for field in reader.schema):
                 raise CorruptError(f"{path}: expected plain columns, found a dictionary; none of our tables has one")
             require_bearable(local)

@@ -12,7 +12,7 @@ import torch
 
 from artifacts.bundle import FeatureSpec
 from artifacts.digest import document_digest, file_digest
-from artifacts.documents import read_json, write_json
+from artifacts.documents import read_json, require_format, write_json
 from artifacts.errors import CorruptError, UsageError
 from artifacts.store import staged_folder
 from features.vocabulary import Vocabulary, load_vocabularies, save_vocabulary
@@ -92,10 +92,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not layout.model.exists():
         raise UsageError(f"{folder}: expected a checkpoint, found no {layout.model.name}; make one by `nightrec fit`")
     document = read_json(layout.model)
+    require_format(layout.model, document.get("format"), FORMAT)
     if document.pop("digest", None) != document_digest(document):
         raise CorruptError(f"{layout.model}: its digest is not that of its content; was it edited? fit the model anew")
-    if document.pop("format", None) != FORMAT:
-        raise CorruptError(f"{layout.model}: expected format {FORMAT}; this code reads no other")
+    del document["format"]
     _verify(layout, document.pop("files", None))
     try:
         spec = FeatureSpec.from_document(document["spec"])

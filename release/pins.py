@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.documents import read_json, swap_json, write_json
+from artifacts.documents import read_json, require_format, swap_json, write_json
 from artifacts.errors import ConflictError, CorruptError, UsageError
 from artifacts.fields import PROSE, VERSION, only, text
 from artifacts.layout import RootLayout
@@ -52,8 +52,9 @@ def read_pin(root: Path, version: str) -> Pin | None:
     if not is_there(path):
         return None
     document = read_json(path)
-    if document.get("format") != FORMAT or document.get("version") != version:
-        raise CorruptError(f"{path}: expected the pin of {version} in format {FORMAT}, found something else")
+    require_format(path, document.get("format"), FORMAT)
+    if document.get("version") != version:
+        raise CorruptError(f"{path}: expected the pin of {version}, found something else")
     try:
         only(document, "format", "version", "who", "why")
         return Pin(version, text(document, "who", PROSE), text(document, "why", PROSE))

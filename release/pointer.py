@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.documents import find_json, swap_json
+from artifacts.documents import find_json, require_format, swap_json
 from artifacts.errors import CorruptError, UsageError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
@@ -120,8 +120,7 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
     document = find_json(path)
     if document is None:
         return None
-    if document.get("format") != FORMAT:
-        raise CorruptError(f"{path}: expected format {FORMAT}; this code reads no other")
+    require_format(path, document.get("format"), FORMAT)
     try:
         return _pointer(document)
     except ValueError as error:
