@@ -333,11 +333,10 @@ def _search_and_merge(
 ) -> tuple[Candidates, np.ndarray]:
     """Give candidates, and for each user the score that no item exceeds which the search did not show, float32."""
     active = np.arange(counts.max(initial=1)) < counts[:, None]
-    rows = np.full((*active.shape, k), NO_ITEM, dtype=np.int64)
-    scores = np.zeros(rows.shape, dtype=np.float32)
+    rows = np.full((*active.shape, k), NO_ITEM)
+    scores = np.full(rows.shape, np.finfo(np.float32).min)  # as FAISS says where the lists had fewer
     rows[active], scores[active] = search(index, vectors, k=k, nprobe=nprobe)
-    least = np.where(rows[:, :, -1] == NO_ITEM, np.float32(-np.inf), scores[:, :, -1]).max(axis=1)
-    return merge_interests(rows, scores, seen, limit=limit), least
+    return merge_interests(rows, scores, seen, limit=limit), scores[:, :, -1].max(axis=1)
 
 
 def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: Candidates) -> Candidates:

@@ -1,23 +1,32 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from artifacts.errors import UsageError
+from artifacts import schemas
+from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
+from artifacts.run import Run
+from artifacts.tables import finish_file, writing_table
 from batch.retrieve import (
     Candidates,
     Index,
     Lists,
+    gather_vectors,
     inner_products,
     merge_interests,
     most_of,
+    open_index,
     require_packable,
     require_searchable,
     retrieve,
+    search,
+    seen_lists,
 )
 from features.encode import NO_ITEM
 
@@ -62,6 +71,7 @@ def test_merging_agrees_with_a_dict(data: st.DataObject, shape: tuple[int, int, 
 
     found = merge_interests(rows, scores, lists_of(seen), limit=limit)
 
+    assert found.rows.shape == found.scores.shape == found.interests.shape == (shape[0], limit)
     for user in range(shape[0]):
         assert listed(found, user) == merge_slowly(rows[user], scores[user], seen[user], limit)
         had = set(rows[user].ravel().tolist()) & set(seen[user])
@@ -109,6 +119,18 @@ def test_inner_products_are_right_and_depend_on_their_row_alone(data: st.DataObj
         assert inner_products(left[row], right[row]) == together[row]
     turned = inner_products(np.asfortranarray(left), np.asfortranarray(right))
     assert np.array_equal(turned, together)
+
+
+def test_what_is_too_large_becomes_infinite_without_a_word() -> None:
+    """An overflow is no warning here: the caller refuses what is not finite, and says where it was."""
+    huge = np.float32(3e38)
+    left = np.array([[huge, 1], [huge, huge]], np.float32)
+    right = np.array([[huge, 1], [huge, -huge]], np.float32)
+
+    found = inner_products(left, right)
+
+    assert np.isposinf(found[0])
+    assert np.isnan(found[1])
 
 
 def make_index(vectors: np.ndarray, *, lists: int, nprobe: int, threads: int = 1) -> Index:
@@ -260,3 +282,237 @@ def test_lists_have_what_they_hold() -> None:
 
     assert [np.flatnonzero(row).tolist() for row in found] == [[1, 5], [], [0]]
     assert lists.of(np.array([True, False, True])).rows.tolist() == [1, 5, 0]
+
+
+def ladder(items: int, *, lists: int, nprobe: int) -> Index:
+    """Items in two opposite directions in turns: 0 and 1 are the nearest to their own, the last ones the farthest."""
+    away = 1 - np.arange(items) // 2 / items
+    return make_index(
+        np.stack([away * (-1) ** np.arange(items), np.zeros(items)], axis=1).astype(np.float32),
+        lists=lists,
+        nprobe=nprobe,
+    )
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """How many queries each search had, how many neighbours it looked for, and in how many lists."""
+    asked: list[tuple[int, int, int]] = []
+
+    def counted(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append((len(queries), k, nprobe))
+        return search(index, queries, k=k, nprobe=nprobe)
+
+    monkeypatch.setattr("batch.retrieve.search", counted)
+    return asked
+
+
+RIGHT, LEFT = np.array([[1, 0]], np.float32), np.array([[-1, 0]], np.float32)
+
+
+def test_only_short_lists_are_searched_again(searches: list[tuple[int, int, int]]) -> None:
+    """Who has had the 10 nearest is searched with twice the neighbours until 4 are left, and nobody else is."""
+    index = ladder(64, lists=1, nprobe=1)
+    had = lists_of([list(range(0, 20, 2)), [], []])
+
+    found = retrieve(index, np.concatenate([RIGHT, RIGHT]), np.array([1, 1, 0]), had, limit=4, fetch=4)
+
+    assert searches == [(2, 4, 1), (1, 8, 1), (1, 16, 1)]
+    assert found.rows.tolist() == [[20, 22, 24, 26], [0, 2, 4, 6], [NO_ITEM] * 4]
+    assert found.dropped.tolist() == [10, 0, 0]
+
+
+def test_a_list_is_searched_again_where_a_better_item_may_not_have_been_shown(
+    searches: list[tuple[int, int, int]],
+) -> None:
+    """Seven of eight found were had: the other interest fills the list, but what the first did not show may be better.
+
+    The first interest's eighth is item 14 with 1 - 7/64; the second's best are worth a tenth of that, so that the
+    items behind the eighth, from 16 on, take their places.
+    """
+    index = ladder(64, lists=1, nprobe=1)
+    own = np.concatenate([RIGHT, LEFT / 10])
+
+    found = retrieve(index, own, np.array([2]), lists_of([list(range(0, 14, 2))]), limit=4, fetch=8)
+
+    assert searches == [(2, 8, 1), (2, 16, 1)]
+    assert found.rows.tolist() == [[14, 16, 18, 20]]
+    assert found.interests.tolist() == [[0, 0, 0, 0]]
+
+
+def test_who_has_been_found_all_that_is_left_is_not_searched_again(searches: list[tuple[int, int, int]]) -> None:
+    """Two interests that find five of six items between them, and the sixth was had: there is nothing to look for."""
+    index = ladder(6, lists=1, nprobe=1)
+
+    found = retrieve(index, np.concatenate([RIGHT, LEFT]), np.array([2]), lists_of([[0]]), limit=8, fetch=3)
+
+    assert searches == [(2, 3, 1)]
+    assert sorted(found.rows[0].tolist()) == [NO_ITEM] * 3 + [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("lists", "most", "expected"),
+    [
+        (3, 1 << 30, [(1, 6, 1), (1, 6, 2), (1, 6, 3)]),  # no more lists than there are
+        (3, 2, [(1, 2, 1), (1, 2, 2)]),  # no more of anything than the device searches
+    ],
+)
+def test_a_search_widens_to_what_there_is(
+    searches: list[tuple[int, int, int]], lists: int, most: int, expected: list[tuple[int, int, int]]
+) -> None:
+    """Neighbours stop at the items that there are, lists at theirs, and both at the device's limit."""
+    vectors = np.array([[1, 0], [0.9, 0], [0, 1], [0, 0.9], [-1, 0], [-0.9, 0]], np.float32)
+    index = replace(make_index(vectors, lists=lists, nprobe=1), most=most)
+
+    retrieve(index, RIGHT, np.array([1]), lists_of([[]]), limit=8, fetch=100)
+
+    assert searches == expected
+
+
+def test_cold_users_have_no_candidates_and_are_not_searched(searches: list[tuple[int, int, int]]) -> None:
+    """A batch without a single interest gives tables of the right shape and types, with nothing in them."""
+    index = ladder(6, lists=1, nprobe=1)
+    none = np.empty((0, 2), np.float32)
+
+    found = retrieve(index, none, np.array([0, 0]), lists_of([[], [1]]), limit=4, fetch=8)
+    rows, scores = search(index, none, k=3, nprobe=1)
+
+    assert [queries for queries, _, _ in searches] == [0]
+    assert found.rows.tolist() == [[NO_ITEM] * 4] * 2
+    assert np.isneginf(found.scores).all()
+    assert (rows.shape, rows.dtype) == ((0, 3), np.int64)
+    assert (scores.shape, scores.dtype) == ((0, 3), np.float32)
+
+
+def seen_of(items: list[list[int]], gaps: list[list[int]]) -> pa.RecordBatch:
+    times = [[1] * len(one) for one in items]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(range(len(items)), pa.int64()),
+            pa.array(items, schemas.rows_of(pa.int32())),
+            pa.array(times, schemas.rows_of(pa.int32())),
+            pa.array(gaps, schemas.rows_of(pa.int64())),
+        ],
+        schema=schemas.seen(pa.int64()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("within", "rows", "counts"),
+    [(None, [0, 2, 1], [2, 0, 1]), (50, [0, 1], [1, 0, 1]), (49, [1], [0, 0, 1]), (-1, [], [0, 0, 0])],
+)
+def test_seen_items_are_rows_of_the_index(within: int | None, rows: list[int], counts: list[int]) -> None:
+    """Catalogue rows become index rows; what is not indexed, or was had too long ago, does not count."""
+    seen = seen_of([[0, 1, 3], [], [2, 4]], [[50, 9, 60], [], [0, 0]])
+    index_rows = np.array([0, NO_ITEM, 1, 2, NO_ITEM])
+
+    found = seen_lists(seen, index_rows, within=within)
+
+    assert found.rows.tolist() == rows
+    assert found.counts.tolist() == counts
+
+
+@pytest.mark.parametrize("item", [-1, 2])
+def test_a_seen_item_out_of_the_catalogue_is_refused(item: int) -> None:
+    """A row that no item has is an error that names the table, and never the last row."""
+    with pytest.raises(InputError, match=rf"prepare/seen, items.* {item}\b"):
+        seen_lists(seen_of([[item]], [[0]]), np.array([0, 1]), within=None)
+
+
+IDS = pa.array(range(100, 107), pa.int64())
+VECTORS = np.arange(14, dtype=np.float32).reshape(7, 2) + 1
+
+
+@pytest.fixture
+def indexed(make_run: Callable[..., Run]) -> Run:
+    """A run of 7 items in 3 ranges, written by hand; all but items 0 and 4 are in its index, whose nprobe is 2."""
+    run = make_run(items=7, item_shards=3)
+    for shard, (start, end) in enumerate([(0, 2), (2, 4), (4, 7)]):
+        write_items(run, shard, IDS[start:end], VECTORS[start:end])
+    write_index(run, np.array([1, 2, 3, 5, 6]), VECTORS[[1, 2, 3, 5, 6]])
+    return run
+
+
+def write_items(run: Run, shard: int, ids: pa.Array, vectors: np.ndarray) -> None:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=schemas.vector_of(vectors.shape[1]))
+    schema = schemas.items(pa.int64(), vectors.shape[1])
+    path = run.layout.items(shard, run.item_shards)
+    with writing_table(path, schema, metadata=run.metadata(), inputs="") as writer:
+        writer.write(pa.table([ids, lists], schema=schema))
+
+
+def write_index(run: Run, items: np.ndarray, vectors: np.ndarray, *, metric: int = faiss.METRIC_INNER_PRODUCT) -> None:
+    layout, schema = run.layout.index, schemas.index_items(pa.int64())
+    with writing_table(layout.items, schema, metadata=run.metadata(), inputs="") as writer:
+        writer.write(pa.table([IDS.take(pa.array(items)), pa.array(items, pa.int32())], schema=schema))
+    width = vectors.shape[1]
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, 3, metric)
+    ivf.train(vectors)
+    ivf.add(vectors)
+    ivf.nprobe = 2
+    faiss.write_index(ivf, str(layout.ivf))
+    finish_file(layout.ivf, inputs="", run_key=run.run_key)
+
+
+def test_an_index_is_opened_with_the_vectors_of_its_items(indexed: Run) -> None:
+    """Row i of the index, of its items and of their vectors is one item; how to search is what was chosen."""
+    index = open_index(indexed, IDS, device="cpu")
+
+    assert index.items.tolist() == [1, 2, 3, 5, 6]
+    assert np.array_equal(index.vectors, VECTORS[[1, 2, 3, 5, 6]])
+    assert np.array_equal(index.ivf.reconstruct_n(0, 5), index.vectors)
+    assert (index.nprobe, index.threads, index.most) == (2, 1, most_of("cpu"))
+    assert index.vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize(("shape", "found"), [((4, 2), "4 vectors of width 2"), ((5, 3), "5 vectors of width 3")])
+def test_an_index_of_other_items_is_refused(indexed: Run, shape: tuple[int, int], found: str) -> None:
+    """An index with more, fewer or other vectors than its items does not belong to them."""
+    write_index(indexed, np.array([1, 2, 3, 5, 6]), np.ones(shape, np.float32))
+
+    with pytest.raises(CorruptError, match=rf"ivf\.faiss: holds {found}, but items\.arrow and .* are 5 of width 2"):
+        open_index(indexed, IDS, device="cpu")
+
+
+def test_an_index_that_is_changed_or_no_ivf_of_inner_products_is_refused(indexed: Run) -> None:
+    """What lies there must be what was written, a FAISS index, and of the one kind that is searched here."""
+    path = indexed.layout.index.ivf
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CorruptError, match=r"ivf\.faiss: expected sha256"):
+        open_index(indexed, IDS, device="cpu")
+
+    path.write_bytes(b"no index at all")
+    finish_file(path, inputs="")
+    with pytest.raises(CorruptError, match=r"ivf\.faiss: expected a FAISS index \("):
+        open_index(indexed, IDS, device="cpu")
+
+    faiss.write_index(faiss.IndexFlatIP(2), str(path))
+    finish_file(path, inputs="")
+    with pytest.raises(CorruptError, match="expected an IVF of inner products, found a IndexFlatIP"):
+        open_index(indexed, IDS, device="cpu")
+
+    write_index(indexed, np.array([1, 2, 3, 5, 6]), VECTORS[[1, 2, 3, 5, 6]], metric=faiss.METRIC_L2)
+    with pytest.raises(CorruptError, match="expected an IVF of inner products, found a IndexIVFFlat"):
+        open_index(indexed, IDS, device="cpu")
+
+
+def test_vectors_are_gathered_from_every_range(indexed: Run) -> None:
+    """Any ascending rows of the catalogue, from none to all, come with their own vectors."""
+    for rows in ([], [0], [6], [1, 2, 3, 5, 6], list(range(7))):
+        assert np.array_equal(gather_vectors(indexed, IDS, np.array(rows, np.int32)), VECTORS[rows])
+
+
+def test_item_vectors_must_be_the_catalogues(indexed: Run) -> None:
+    """A range of other items, a catalogue that is longer, and a range that is not there are each an error."""
+    longer = pa.concat_arrays([IDS, pa.array([107], pa.int64())])
+    with pytest.raises(CorruptError, match=r"the catalogue has 8 items, but 7 have vectors"):
+        gather_vectors(indexed, longer, np.arange(7))
+
+    write_items(indexed, 1, pa.array([102, 999], pa.int64()), VECTORS[2:4])
+    with pytest.raises(CorruptError, match=r"arrow: its items are not rows 2 to 3 of the catalogue; run `items` again"):
+        gather_vectors(indexed, IDS, np.arange(7))
+
+    indexed.layout.items(1, 3).with_name(indexed.layout.items(1, 3).name + ".done.json").unlink()
+    with pytest.raises(StaleRunError, match="00001"):
+        gather_vectors(indexed, IDS, np.arange(7))
