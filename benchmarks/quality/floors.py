@@ -1,0 +1,106 @@
+"""Honest floors that need no training: what is popular, what the user had, and what is bought together, tuned."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from benchmarks.quality.protocol import Part, Scorer
+from models.examples import DAY_US, EventIndex, Examples, earlier_events, users_of
+
+Floats = npt.NDArray[np.float32]
+BASKET_MOST = 200  # items of a day: a wholesaler's day of more says little of what goes together
+
+
+def popular(part: Part, days: int) -> Scorer:
+    """Everybody's events in the *days* days before the question's day."""
+    index = EventIndex(part.sequences, zone=part.zone, until_us=int(np.iinfo(np.int64).max))
+    catalogue = np.arange(len(part.sequences.catalogue))
+
+    def score(questions: Examples) -> Floats:
+        now, inverse = np.unique(questions.now_us, return_inverse=True)
+        return index.popularity(now, np.tile(catalogue, (len(now), 1)), days)[inverse].astype(np.float32)
+
+    return score
+
+
+def history_weights(part: Part, questions: Examples, half_life_days: float) -> sparse.csr_array:
+    """Weigh what each user had by age, summed over the times that they had it: [N, items]."""
+    rows, positions = earlier_events(part.sequences, questions.users, questions.ends)
+    kept = part.sequences.items[positions] >= 0
+    rows, positions = rows[kept], positions[kept]
+    ages = (questions.now_us[rows] - part.sequences.times_us[positions]) / DAY_US
+    weights = np.exp2(-ages / half_life_days).astype(np.float32)
+    shape = (len(questions), len(part.sequences.catalogue))
+    return sparse.csr_array((weights, (rows, part.sequences.items[positions])), shape=shape)
+
+
+def own_items(part: Part, *, half_life_days: float, popular_days: int) -> Scorer:
+    """The user's own items by recent frequency, then what is popular."""
+    most = popular(part, popular_days)
+
+    def score(questions: Examples) -> Floats:
+        others = most(questions)
+        own = history_weights(part, questions, half_life_days).toarray()
+        return np.where(own > 0, 1 + own, others / (1 + others.max(initial=0)))
+
+    return score
+
+
+@lru_cache(maxsize=1)
+def together(part: Part) -> sparse.csr_array:
+    """Count how often a user had two items on one day before the cut, [items, items]; on the diagonal, one item."""
+    sequences = part.sequences
+    users = users_of(sequences)
+    kept = (sequences.items >= 0) & (sequences.times_us < part.cut_us)
+    days = sequences.times_us[kept] // DAY_US
+    baskets = np.stack([users[kept], days, sequences.items[kept]], axis=1)
+    lines = np.unique(baskets, axis=0)
+    _, basket, sizes = np.unique(lines[:, :2], axis=0, return_inverse=True, return_counts=True)
+    some = sizes[basket] <= BASKET_MOST
+    shape = (len(sizes), len(sequences.catalogue))
+    held = sparse.csr_array((np.ones(int(some.sum()), np.float32), (basket[some], lines[some, 2])), shape=shape)
+    return sparse.csr_array(held.T @ held)
+
+
+def likeness(counts: sparse.csr_array, *, neighbours: int, shrinkage: float, own: float) -> sparse.csr_array:
+    """Compare items by the cosine of their baskets, ``n_ij / (sqrt(n_i n_j) + shrinkage)``, and keep the nearest.
+
+    Args:
+        counts: Of :func:`together`.
+        neighbours: How many of each item are kept.
+        shrinkage: Keeps a chance pair of rare items down.
+        own: The likeness of an item to itself: how far a user's own items are put first.
+    """
+    pairs = counts.tocoo()
+    alone = np.sqrt(counts.diagonal())
+    values = pairs.data / (alone[pairs.row] * alone[pairs.col] + shrinkage)
+    different = pairs.row != pairs.col
+    rows, columns, values = pairs.row[different], pairs.col[different], values[different]
+    order = np.lexsort((columns, -values, rows))
+    rows, columns, values = rows[order], columns[order], values[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+    near = rank < neighbours
+    kept = sparse.csr_array((values[near].astype(np.float32), (rows[near], columns[near])), shape=counts.shape)
+    return sparse.csr_array(kept + sparse.diags_array(np.full(counts.shape[0], own, np.float32)))
+
+
+def item_knn(part: Part, near: sparse.csr_array, *, half_life_days: float) -> Scorer:
+    """Sum the likeness of items to what the user had, the recent more."""
+    return lambda questions: (history_weights(part, questions, half_life_days) @ near).toarray()
+
+
+def knn_settings() -> Iterator[dict[str, Any]]:
+    """What item-kNN is tuned over."""
+    for neighbours, shrinkage, own, half_life in product((50, 200), (0.0, 10.0), (0.1, 0.3, 1.0), (30.0, 90.0, 365.0)):
+        yield {"neighbours": neighbours, "shrinkage": shrinkage, "own": own, "half_life_days": half_life}
+
+
+def tuned_knn(part: Part, setting: dict[str, Any]) -> Scorer:
+    """Make item-kNN of one setting; baskets are counted once for a part."""
+    near = likeness(together(part), **{name: setting[name] for name in ("neighbours", "shrinkage", "own")})
+    return item_knn(part, near, half_life_days=setting["half_life_days"])

@@ -1,0 +1,163 @@
+"""How every system is asked and judged: whole days, the whole catalogue, baskets kept whole, no sampled metrics.
+
+A question is a user on the first day of a part on which they did something. What they did on that day is the truth, all
+that they did before it the history. Each figure is there twice: ``all``, with repeats allowed, and ``new``, where what
+the user already had is removed from lists and truth.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from artifacts.bundle import FeatureSpec
+from benchmarks.quality.data import DataSet
+from features.catalogue import encode_catalogue
+from features.ordered import Engine
+from features.sequences import Sequences, fit_vocabularies, read_sequences
+from features.vocabulary import Vocabulary
+from models.examples import Examples, Split, Window, earlier_events, next_day, split_by_time
+
+KS = (10, 50, 100)
+QUESTIONS_AT_ONCE = 256
+HISTORY = 100
+HOUR = 3_600
+GAP_EDGES = tuple(round(hours * HOUR) for hours in (0.1, 1, 24, 72, 168, 336, 720, 1440, 2160, 4320))
+
+Ints = npt.NDArray[np.int64]
+Scorer = Callable[[Examples], npt.NDArray[np.floating]]  # scores of the whole catalogue, [N, items]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one part of the days asks, and what a system may know for it.
+
+    Attributes:
+        sequences: Everything; a system looks at nothing from ``split.train.end_us`` on but the histories it is asked
+            with.
+        spec: What a network is told.
+        vocabularies: Of the ids that training has seen.
+        split: Days to train on, and no others: how long a model trains was chosen before.
+        questions: One for each user who comes back.
+        zone: Where days begin and end.
+    """
+
+    sequences: Sequences
+    spec: FeatureSpec
+    vocabularies: dict[str, Vocabulary]
+    split: Split
+    questions: Examples
+    zone: str
+
+    @property
+    def cut_us(self) -> int:
+        """The first moment that is not trained on."""
+        return self.split.train.end_us
+
+
+def validation(data: DataSet) -> Part:
+    """Fit on the days before T1, ask on those from it to T2."""
+    return _part(data, data.validate_from - timedelta(days=1), data.test_from - timedelta(days=1))
+
+
+def test(data: DataSet) -> Part:
+    """Fit on all days before T2, ask on those from it."""
+    return _part(data, data.test_from - timedelta(days=1), data.last)
+
+
+def _part(data: DataSet, train_until: date, asked_until: date) -> Part:
+    spec = FeatureSpec(("item_id", *data.item_features), data.profile_features, HISTORY, GAP_EDGES)
+    vocabularies = fit_vocabularies(data.inputs, spec=spec, until=train_until, zone=data.zone)
+    catalogue, _ = encode_catalogue(data.inputs, spec=spec, vocabularies=vocabularies)
+    with TemporaryDirectory() as scratch:
+        sequences = read_sequences(
+            data.inputs,
+            catalogue=catalogue,
+            spec=spec,
+            vocabularies=vocabularies,
+            until=data.last,
+            zone=data.zone,
+            engine=Engine(Path(scratch)),
+        )
+    train = split_by_time(train_until=train_until, validate_until=train_until, zone=data.zone)
+    asked = split_by_time(train_until=train_until, validate_until=asked_until, zone=data.zone).valid
+    return Part(sequences, spec, vocabularies, train, first_days(sequences, asked, data.zone), data.zone)
+
+
+def first_days(sequences: Sequences, window: Window, zone: str) -> Examples:
+    """Ask every user on their first day of the *window*; those without a history have nothing to be asked by."""
+    days = next_day(sequences, window, zone=zone)
+    _, first = np.unique(days.users, return_index=True)  # a user's days are in order
+    return days.take(first)
+
+
+def best(scores: npt.NDArray[np.floating], k: int) -> Ints:
+    """Give each row's *k* best columns, best first, ties to the lower one: [N, k]."""
+    bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32)
+    ordered = np.where(bits < 0, np.int64(-(2**31)) - bits, bits.astype(np.int64))  # floats as integers in their order
+    keys = (-ordered << 32) + np.arange(scores.shape[1])
+    some = np.partition(keys, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+    some.sort(axis=1)
+    return some & 0xFFFFFFFF
+
+
+def had_before(part: Part, questions: Examples) -> tuple[Ints, Ints]:
+    """List what the users of some questions had: rows of questions and catalogue rows, aligned."""
+    rows, positions = earlier_events(part.sequences, questions.users, questions.ends)
+    items = part.sequences.items[positions].astype(np.int64)
+    return rows[items >= 0], items[items >= 0]
+
+
+def lists_of(part: Part, score: Scorer, k: int = max(KS)) -> dict[str, Ints]:
+    """Let a system answer every question: lists of *k* catalogue rows, -1 where none is left; ``all`` and ``new``."""
+    eligible = part.sequences.catalogue["eligible"].to_numpy()
+    found: dict[str, list[Ints]] = {"all": [], "new": []}
+    for start in range(0, len(part.questions), QUESTIONS_AT_ONCE):
+        some = part.questions.take(np.arange(start, min(start + QUESTIONS_AT_ONCE, len(part.questions))))
+        scores = np.array(score(some), dtype=np.float32)
+        scores[:, ~eligible] = -np.inf
+        found["all"].append(_possible(scores, k))
+        scores[had_before(part, some)] = -np.inf
+        found["new"].append(_possible(scores, k))
+    return {name: np.concatenate(lists) for name, lists in found.items()}
+
+
+def _possible(scores: npt.NDArray[np.float32], k: int) -> Ints:
+    rows = best(scores, k)
+    rows[np.take_along_axis(scores, rows, 1) == -np.inf] = -1
+    return rows
+
+
+def truth(part: Part) -> dict[str, npt.NDArray[np.bool_]]:
+    """Say which targets of the questions count: [N, T] by ``all`` and ``new``."""
+    asked = part.questions.weights > 0
+    rows, items = had_before(part, part.questions)
+    known = len(part.sequences.catalogue)
+    keys = np.unique(rows * known + items)
+    own = np.isin(np.arange(len(asked))[:, None] * known + part.questions.targets, keys)
+    return {"all": asked, "new": asked & ~own}
+
+
+def judge(part: Part, lists: dict[str, Ints]) -> dict[str, float]:
+    """Measure lists: HitRate (a list holds any of the truth) and NDCG, over questions that have a truth.
+
+    HitRate is that of arXiv 1904.08030, section 5.1, with a day's basket in place of one item. NDCG is over the best
+    that a list of k could reach.
+    """
+    measured = {}
+    for kind, counts in truth(part).items():
+        asked = counts.any(axis=1)
+        found, wanted, counts_ = lists[kind][asked], part.questions.targets[asked], counts[asked]
+        hits = np.zeros(found.shape, dtype=bool)
+        for place in range(wanted.shape[1]):
+            hits |= (found == wanted[:, place, None]) & counts_[:, place, None]
+        gains = 1 / np.log2(2.0 + np.arange(found.shape[1]))
+        for k in KS:
+            ideal = np.cumsum(gains)[np.minimum(counts_.sum(axis=1), k) - 1]
+            measured[f"{kind}.hr@{k}"] = float(hits[:, :k].any(axis=1).mean())
+            measured[f"{kind}.ndcg@{k}"] = float(((hits[:, :k] * gains[:k]).sum(axis=1) / ideal).mean())
+    return measured

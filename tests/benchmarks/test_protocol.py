@@ -1,0 +1,103 @@
+"""The protocol of quality, on a shop small enough to count by hand."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.quality import floors, protocol
+from benchmarks.quality.data import DataSet
+from features.inputs import Inputs, Source
+
+# user, item, day of March 2026, hour
+EVENTS = [
+    (1, 10, 1, 9), (1, 11, 1, 9), (1, 12, 2, 9), (1, 10, 11, 9), (1, 13, 11, 20), (1, 14, 12, 9),
+    (2, 10, 3, 9), (2, 11, 3, 9), (2, 14, 13, 9),
+    (3, 12, 12, 9),
+    (4, 11, 9, 9), (4, 13, 9, 9),
+]  # fmt: skip
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> protocol.Part:
+    users, items, days, hours = zip(*EVENTS, strict=True)
+    times = [datetime(2026, 3, day, hour, tzinfo=UTC) for day, hour in zip(days, hours, strict=True)]
+    events = pa.table({"user_id": users, "item_id": items, "time": pa.array(times, pa.timestamp("us", tz="UTC"))})
+    pq.write_table(events, tmp_path / "interactions.parquet")
+    pq.write_table(pa.table({"item_id": [10, 11, 12, 13, 14, 15]}), tmp_path / "items.parquet")
+    columns = {name: name for name in ("user_id", "item_id", "time")}
+    inputs = Inputs(
+        interactions=Source(f"{tmp_path}/interactions.parquet", columns),
+        histories=None,
+        users=None,
+        items=Source(f"{tmp_path}/items.parquet", {"item_id": "item_id"}),
+    )
+    return protocol.test(DataSet("made", inputs, (), (), "UTC", date(2026, 3, 5), date(2026, 3, 11), date(2026, 3, 20)))
+
+
+def test_a_question_is_a_users_first_day_and_needs_a_history(part: protocol.Part) -> None:
+    asked = [part.sequences.user_ids[int(user)].as_py() for user in part.questions.users]
+    assert asked == [1, 2]  # 3 has no history; 4 does not come back
+    baskets = [
+        set(row[weights > 0]) for row, weights in zip(part.questions.targets, part.questions.weights, strict=True)
+    ]
+    assert baskets == [{0, 3}, {4}]  # of 1 the 11th alone, whole: catalogue rows of 10 and 13
+    assert part.questions.ends.tolist() == [3, 8]  # three events of 1 before the 11th; two of 2 after 1's six
+
+
+def test_what_the_user_had_is_no_truth_of_new(part: protocol.Part) -> None:
+    counts = protocol.truth(part)
+    assert counts["all"].sum(axis=1).tolist() == [2, 1]
+    assert counts["new"].sum(axis=1).tolist() == [1, 1]  # 1 had the item 10 before
+
+
+def test_lists_leave_out_what_the_user_had_for_new_alone(part: protocol.Part) -> None:
+    found = protocol.lists_of(part, lambda asked: np.tile([6.0, 5, 4, 3, 2, 1], (len(asked), 1)), k=6)
+    assert found["all"].tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+    assert found["new"].tolist() == [[3, 4, 5, -1, -1, -1], [2, 3, 4, 5, -1, -1]]
+
+
+def test_measures_by_hand(part: protocol.Part) -> None:
+    found = protocol.lists_of(part, lambda asked: np.tile([6.0, 5, 4, 3, 2, 1], (len(asked), 1)), k=6)
+    measured = protocol.judge(part, found)
+    log = np.log2
+    assert measured["all.hr@10"] == 1.0
+    first = (1 + 1 / log(5)) / (1 + 1 / log(3))  # at places 1 and 4, of two
+    assert measured["all.ndcg@10"] == pytest.approx((first + 1 / log(6)) / 2)
+    assert measured["new.ndcg@10"] == pytest.approx((1 + 1 / log(4)) / 2)
+
+
+@given(st.lists(st.lists(st.sampled_from([-np.inf, -2.5, -0.0, 0.0, 1.0, 3.25]), min_size=7, max_size=7), min_size=1))
+def test_the_best_are_those_of_a_stable_sort(rows: list[list[float]]) -> None:
+    scores = np.array(rows, np.float32)
+    assert protocol.best(scores, 4).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :4].tolist()
+
+
+def test_popularity_is_of_the_days_before_the_question(part: protocol.Part) -> None:
+    scores = floors.popular(part, 7)(part.questions)
+    assert scores.tolist() == [[0, 1, 0, 1, 0, 0], [1, 1, 1, 2, 1, 0]]  # the 4th to the 10th; the 6th to the 12th
+
+
+def test_own_items_come_before_popular_ones(part: protocol.Part) -> None:
+    found = protocol.lists_of(part, floors.own_items(part, half_life_days=30, popular_days=7), k=5)["all"]
+    assert found[0].tolist() == [2, 0, 1, 3, 4]  # had on the 2nd, then both of the 1st; then popular ones
+    assert set(found[1][:2].tolist()) == {0, 1}
+
+
+def test_likeness_is_the_cosine_of_baskets_before_the_cut(part: protocol.Part) -> None:
+    counts = floors.together(part).toarray()
+    assert counts[0, 1] == 2  # on the 1st by one user, on the 3rd by another
+    assert counts[1, 1] == 3
+    assert counts[3].tolist() == [0, 1, 0, 1, 0, 0]  # what was had after the cut is not counted
+    near = floors.likeness(floors.together(part), neighbours=1, shrinkage=1.0, own=0.5).toarray()
+    assert near[0, 1] == pytest.approx(2 / (np.sqrt(2 * 3) + 1))
+    assert near[1].tolist() == pytest.approx([2 / (np.sqrt(6) + 1), 0.5, 0, 0, 0, 0])  # the nearest, and itself
+    scores = floors.item_knn(
+        part, floors.likeness(floors.together(part), neighbours=5, shrinkage=0.0, own=0.0), half_life_days=1e9
+    )
+    assert scores(part.questions)[1, 3] == pytest.approx(1 / np.sqrt(3))  # 13 was had once, with 11, which 2 had
