@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+SUITE := "not slow and not gpu and not image and not airflow and not browser"
 
-.PHONY: help install demo test test-slow test-stores faults audit airflow image image-quick locks vega lint fix docs bench-night clean
+.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser image image-quick locks vega lint fix docs bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +28,7 @@ demo: .venv/installed ## MovieLens-100K: fit, export, a whole night, one release
 	$(BIN)/python -m examples.demo
 
 test: .venv/installed ## the suite, in parallel
-	$(BIN)/pytest -m "not slow and not gpu and not image and not airflow"
+	$(BIN)/pytest -m $(SUITE)
 
 test-slow: .venv/installed ## what takes minutes or gigabytes
 	$(BIN)/pytest -m slow -n 0
@@ -38,6 +39,11 @@ test-stores: .venv/installed .venv-azurite/installed ## object stores, on server
 airflow: .venv/installed .venv-airflow/installed ## nights under a real Airflow; build/airflow.json has what they proved
 	$(BIN)/python -c "from examples.demo import make_bundles; make_bundles()"
 	$(BIN)/pytest -m airflow -n 0 --show-capture=no tests/airflow tests/dags
+
+browser: .venv/installed ## open our pages in a real Chromium; build/browser/ keeps what they look like
+	if ! command -v chromium && ! command -v google-chrome && [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; fi
+	$(BIN)/pytest -m browser -n 0 tests/browser
 
 image: .venv/installed ## build the images cpu and train, run a small night in them; Docker, or root with buildah and mmdebstrap
 	nice $(BIN)/python -m deploy.image
@@ -65,6 +71,13 @@ fix: .venv/installed ## format and repair what can be repaired
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+coverage: .venv/installed ## the suite once more, with the lines and branches that no test reaches; build/coverage/html
+	mkdir -p build/coverage
+	$(BIN)/pytest -m $(SUITE) --cov --cov-report=term --cov-report=html
+
+mutants: .venv/installed ## change merge, gates, manifest and histories on purpose: the tests must notice; AGAIN=1 tries survivors only
+	$(BIN)/python -m tests.mutants $(if $(AGAIN),--again)
+
 faults: .venv/installed ## break nights on purpose and count what is lost; SHORT=1 takes minutes, SEED=n repeats one
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
@@ -80,4 +93,4 @@ bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night
 
 clean: ## remove all that was made
-	rm -rf .venv .venv-airflow .venv-azurite build
+	rm -rf .venv .venv-airflow .venv-azurite build mutants

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.pictures import HOUSE, README, draw_house, drawn_in
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "features", "models", "export", "batch", "release", "nightrec")
 FOLDERS = {*PACKAGES, "dags", "tests", "benchmarks", "examples", "deploy", "docs"}
 FILES = {"Dockerfile", "Makefile", "mkdocs.yml", "README.md", "constraints.txt", "pyproject.toml"}
-MADE = {"build"}  # what the Makefile's targets make; git ignores it
+MADE = {"build", "mutants"}  # what the Makefile's targets make; git ignores it
 HEAVY = ("numpy", "pyarrow", "duckdb", "onnxruntime", "faiss", "torch", "keras", "onnx", "ray", "pydantic", "airflow")
 IMPORTED_AS = {"faiss-cpu": "faiss", "faiss-gpu": "faiss", "onnxruntime-gpu": "onnxruntime"}
 
@@ -44,6 +46,11 @@ def test_the_import_contracts_hold() -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
 
     assert finished.returncode == 0, finished.stdout
+
+
+def test_the_readme_shows_the_house_as_it_is() -> None:
+    """``python -m tests.pictures`` draws it anew."""
+    assert drawn_in(README.read_text("utf-8"), HOUSE) == draw_house()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
