@@ -1,0 +1,90 @@
+"""``make mutants``: change the code on purpose and count the changes that the tests notice, module by module."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MADE = ROOT / "mutants"  # where mutmut keeps what it made and found
+OUT = ROOT / "build" / "mutants.json"
+LEAST = 0.85
+
+# What must hold: of each, at least so large a share of the mutants is killed.
+PARTS = {
+    "merge": ["batch/retrieve.py"],
+    "gates": ["release/gate.py", "release/gates.py", "release/verdicts.py"],
+    "manifest": ["artifacts/release.py", "artifacts/run.py", "release/content.py"],
+    "histories": ["features/histories.py", "features/ordered.py"],
+}
+KILLED = {1, 3}  # exit codes of pytest: a test failed, or pytest itself did
+TIMED_OUT = {-24, 24, 36, 152, 255}  # the change makes a test run for ever, which is noticed too
+
+
+def results_of(module: str) -> dict[str, int | None]:
+    """Each mutant of a module to the exit code of its tests; None where it was not tried yet."""
+    meta = MADE / f"{module}.meta"
+    codes: dict[str, int | None] = json.loads(meta.read_text("utf-8"))["exit_code_by_key"] if meta.is_file() else {}
+    return codes
+
+
+def counts_of(codes: dict[str, int | None]) -> dict[str, float]:
+    """What became of some mutants; the score is the share that is noticed of those that were tried."""
+    tried = [code for code in codes.values() if code is not None]
+    killed = sum(code in KILLED | TIMED_OUT for code in tried)
+    return {
+        "mutants": len(codes),
+        "tried": len(tried),
+        "killed": killed,
+        "survived": len(tried) - killed,
+        "score": killed / max(1, len(tried)),
+    }
+
+
+def report() -> dict[str, dict[str, dict[str, float]]]:
+    """Count by part and by module."""
+    modules = {module: results_of(module) for modules in PARTS.values() for module in modules}
+    parts = {
+        part: {name: code for module in names for name, code in modules[module].items()}
+        for part, names in PARTS.items()
+    }
+    return {
+        "parts": {part: counts_of(codes) for part, codes in parts.items()},
+        "modules": {module: counts_of(codes) for module, codes in modules.items()},
+    }
+
+
+def survivors() -> list[str]:
+    """Name the mutants that no test noticed."""
+    codes = {
+        name: code for modules in PARTS.values() for module in modules for name, code in results_of(module).items()
+    }
+    return [name for name, code in codes.items() if code is not None and code not in KILLED | TIMED_OUT]
+
+
+def main() -> int:
+    """Try the mutants, print the table, write it down; 1 if too many survive, or some were not tried."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", action="store_true", help="only those that survived before")
+    parser.add_argument("--at-once", type=int, default=1)
+    asked = parser.parse_args()
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
+    assert sorted(configured) == sorted(module for modules in PARTS.values() for module in modules)
+
+    chosen = survivors() if asked.again else []
+    command = [Path(sys.executable).with_name("mutmut"), "run", "--max-children", str(asked.at_once), *chosen]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = report()
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps({**found, "survivors": survivors()}, indent=2) + "\n", "utf-8")
+    print(f"{'':24}{'mutants':>9}{'tried':>9}{'killed':>9}{'survived':>9}{'score':>9}")
+    for name, row in [*found["modules"].items(), *found["parts"].items()]:
+        numbers = "".join(f"{row[key]:>9}" for key in ("mutants", "tried", "killed", "survived"))
+        print(f"{name:24}{numbers}{row['score']:>9.1%}")
+    return int(any(row["score"] < LEAST or row["tried"] < row["mutants"] for row in found["parts"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
