@@ -9,7 +9,8 @@ import pytest
 
 from tests.airflow.server import REPOSITORY
 from tests.airflow.surfaces import Stage
-from tests.dags.picture import README, draw, drawn_in
+from tests.dags.picture import DAG, draw
+from tests.pictures import README, drawn_in
 
 pytestmark = pytest.mark.airflow
 
@@ -60,4 +61,4 @@ def test_the_graph_is_the_one_in_the_readme(stage: Stage) -> None:
             {task["task_id"]: {"next": task["downstream_task_ids"], "mapped": task["is_mapped"]} for task in tasks}
         )
 
-        assert drawn == drawn_in(README.read_text("utf-8"))
+        assert drawn == drawn_in(README.read_text("utf-8"), DAG)

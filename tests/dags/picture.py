@@ -1,12 +1,15 @@
-"""The README's picture of the DAG, drawn from the DAG; under Airflow: ``python tests/dags/picture.py`` writes it."""
+"""The README's picture of the DAG, drawn from the DAG; ``python -m tests.dags.picture`` draws it, under Airflow.
+
+Its environment is .venv-airflow, and NIGHTREC_CONFIGS a folder with a config, such as deploy/config.
+"""
 
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import Any
 
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- the DAG, drawn from dags/nightly.py -->\n", "<!-- end of the DAG -->\n"
+from tests.pictures import draw_into_readme, flowchart
+
+DAG = "the DAG, drawn from dags/nightly.py"
 
 
 def draw(tasks: Mapping[str, Mapping[str, Any]]) -> str:
@@ -21,17 +24,11 @@ def draw(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         sorter.done(*ready)
     shapes = [f'    {name}[["{name}, by groups of shards"]]' for name in order if tasks[name]["mapped"]]
     arrows = [f"    {name} --> {after}" for name in order for after in sorted(tasks[name]["next"], key=order.index)]
-    return "\n".join(["```mermaid", "flowchart LR", *shapes, *arrows, "```", ""])
-
-
-def drawn_in(text: str) -> str:
-    """The picture that stands in a text."""
-    return text.partition(BEGIN)[2].partition(END)[0]
+    return flowchart(["flowchart LR", *shapes, *arrows])
 
 
 if __name__ == "__main__":
-    from inside import graph
+    from tests.dags.inside import graph
 
     (surface, *_) = graph("nightly.py").values()
-    text = README.read_text("utf-8")
-    README.write_text(text.replace(drawn_in(text), draw(surface["tasks"])), "utf-8")
+    draw_into_readme(DAG, draw(surface["tasks"]))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tests.dags.conftest import ROOT, Inside
-from tests.dags.picture import README, draw, drawn_in
+from tests.dags.picture import DAG, draw
+from tests.pictures import README, drawn_in
 
 pytestmark = pytest.mark.airflow
 
@@ -83,10 +84,10 @@ def test_the_graph_is_that_of_the_design(inside: Inside) -> None:
 
 
 def test_the_readme_shows_the_dag_as_it_is(inside: Inside) -> None:
-    """``.venv-airflow/bin/python tests/dags/picture.py`` draws it anew."""
+    """``.venv-airflow/bin/python -m tests.dags.picture`` draws it anew."""
     tasks = inside("graph", "nightly.py")["nightrec_shop"]["tasks"]
 
-    assert drawn_in(README.read_text("utf-8")) == draw(tasks)
+    assert drawn_in(README.read_text("utf-8"), DAG) == draw(tasks)
 
 
 def test_the_settings_reach_the_tasks(inside: Inside) -> None:
