@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from artifacts import schemas
-from tests.blocks import ROOT
+from tests.blocks import ROOT, blocks_of
 
 PAGE = (ROOT / "docs" / "formats.md").read_text("utf-8")
 GOLDEN = ROOT / "tests" / "golden" / "v1"
@@ -28,6 +28,13 @@ PREPARED = {
     "popular": schemas.popular(ID),
     "happened": schemas.happened(ID),
 }
+
+
+def test_the_reader_on_the_page_is_the_one_that_is_tested() -> None:
+    """Line for line."""
+    (block,) = (block for block in blocks_of(ROOT / "docs" / "formats.md") if block.language == "python")
+
+    assert block.text == (ROOT / "examples" / "plain_reader.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("table", PUBLISHED)
