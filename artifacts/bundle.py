@@ -229,14 +229,17 @@ def _require_own(bundle: Bundle) -> None:
 
 def _verify(bundle: Bundle) -> None:
     _require_listed(bundle)
+    contract = bundle.layout.contract.name
     for name, record in sorted(bundle.files.items()):
         path = bundle.folder / name
         if not path.is_file():
-            raise CorruptError(f"{path}: listed in {bundle.layout.contract.name}, but missing")
+            raise CorruptError(f"{path}: listed in {contract}, but missing")
         if (size := path.stat().st_size) != record.size:
-            raise CorruptError(f"{path}: expected {record.size} bytes, found {size}; was it cut short or swapped?")
+            asked, why = f"{record.size} bytes", "was it cut short, or one of the two swapped?"
+            raise CorruptError(f"{path}: expected {asked} by {contract}, found {size}; {why}")
         if (digest := file_digest(path)) != record.sha256:
-            raise CorruptError(f"{path}: expected sha256 {record.sha256}, found {digest}; was it changed or swapped?")
+            asked, why = f"sha256 {record.sha256}", "was it changed, or one of the two swapped?"
+            raise CorruptError(f"{path}: expected {asked} by {contract}, found {digest}; {why}")
     if (expected := bundle_id_of(bundle.files, bundle.spec)) != bundle.bundle_id:
         raise CorruptError(f"{bundle.layout.contract}: bundle_id is {bundle.bundle_id}, but its files give {expected}")
 

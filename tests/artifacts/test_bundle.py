@@ -110,7 +110,7 @@ def reseal(bundle: Bundle, document: dict[str, Any]) -> None:
 
 def truncate(bundle: Bundle) -> str:
     bundle.layout.external_data.write_bytes(b"w" * 99)
-    return r"model\.onnx\.data: expected 100 bytes, found 99"
+    return r"model\.onnx\.data: expected 100 bytes by bundle\.json, found 99"
 
 
 def remove(bundle: Bundle) -> str:
