@@ -40,6 +40,7 @@ def recommend(
         f"For user {found.user}, from release {found.version}",
         shown,
         [[str(row[name]) if name == "item_id" else row[name] for name in shown] for row in rows],
+        needed=3,
     )
     if json:
         items = [{name: row[name] for name in shown} for row in rows]

@@ -57,7 +57,7 @@ def list_(*, config: ConfigPath, json: Json = False) -> None:
         )
         for one in listed
     ]
-    show("Releases", ("version", "named by", "users", "items", "rows", "size", "kept", "problem"), rows)
+    show("Releases", ("version", "named by", "users", "items", "rows", "size", "kept", "problem"), rows, needed=2)
     if json:
         answer({"releases": [asdict(one) for one in listed]})
 
@@ -152,8 +152,10 @@ def diff(
 
     read = configured(config)
     found = compare(read.root, before, after, top=top, memory=read.night.memory, threads=read.night.threads)
-    show(f"From {found.before} to {found.after}", ("what", "before", "after", "came", "went"), _counted(found))
-    show("Of what both have", ("what", "common", "differ", "mean distance", "largest"), _moved(found))
+    show(
+        f"From {found.before} to {found.after}", ("what", "before", "after", "came", "went"), _counted(found), needed=3
+    )
+    show("Of what both have", ("what", "common", "differ", "mean distance", "largest"), _moved(found), needed=3)
     if found.parameters:
         show(
             "Made with", ("key", "before", "after"), [(key, *map(str, pair)) for key, pair in found.parameters.items()]

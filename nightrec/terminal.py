@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 SHORT = 1_000  # bytes of a short answer, its line feed counted
-_LOG_WIDTH = 160
+_LOG_WIDTH = 100_000  # characters: a log has no width of its own
+_BAR_FROM = 90  # characters of a terminal that has room for a bar beside the numbers
+_FOLDED = 20  # characters that a column of long texts is not folded below while another can be left out
 _LEAST_TEXT = 40  # characters that a text is never cut below
 
 
@@ -62,31 +64,53 @@ def _texts(document: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     yield from ((refused, place) for place in range(len(refused)))
 
 
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Show people a table, on standard error; whole numbers stand to the right, with thousands apart."""
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, needed: int | None = None) -> None:
+    """Show people a table, on standard error; numbers stand to the right, whole ones with thousands apart.
+
+    A terminal gets a frame, and of the columns after the first *needed* only those that it is wide enough for; by
+    default all are needed. A log gets plain lines, in which nothing is folded or left out that a search should find.
+    """
+    from rich.box import HEAVY_HEAD
     from rich.console import Console
     from rich.table import Table
-
-    listed = [list(row) for row in rows]
-    # A log has no width of its own: nothing is folded there that a search should find.
-    console = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=_LOG_WIDTH)
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, name in enumerate(columns):
-        numbers = bool(listed) and all(isinstance(row[place], int | float | None) for row in listed)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for row in listed:
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table, markup=False)
-
-
-def _cell(value: object) -> Any:
     from rich.text import Text
 
+    listed = [list(row) for row in rows]
+    texts = [[_cell(value) for value in row] for row in listed]
+    framed = sys.stderr.isatty()
+    console = Console(stderr=True) if framed else Console(stderr=True, width=_LOG_WIDTH)
+    kept = _that_fit(columns, texts, console.width, needed) if framed and needed else len(columns)
+    table = Table(title=title, title_justify="left", title_style="bold", box=HEAVY_HEAD if framed else None)
+    table.pad_edge = framed
+    for place, name in enumerate(columns[:kept]):
+        numbers = bool(listed) and all(isinstance(row[place], int | float | None) for row in listed)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
+    for row in texts:
+        table.add_row(*(Text(text) for text in row[:kept]))
+    with console.capture() as captured:
+        console.print(table, markup=False)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    if kept < len(columns):
+        say(f"not shown on so narrow a terminal: {', '.join(columns[kept:])}")
+
+
+def _that_fit(columns: Sequence[str], texts: Sequence[Sequence[str]], width: int, needed: int) -> int:
+    """Say how many columns fit into *width*, of which the long ones may be folded; *needed* of them at least."""
+    from rich.cells import cell_len
+
+    widths = [min(max(cell_len(row[place]) for row in (columns, *texts)), _FOLDED) for place in range(len(columns))]
+    kept = len(columns)
+    while kept > needed and sum(widths[:kept]) + 3 * kept + 1 > width:  # a frame, and a blank on both sides
+        kept -= 1
+    return kept
+
+
+def _cell(value: object) -> str:
     if isinstance(value, bool):
-        return Text("yes" if value else "no")
+        return "yes" if value else "no"
     if isinstance(value, int):
-        return Text(f"{value:,}")
-    return Text(f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value))
+        return f"{value:,}"
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 @contextmanager
@@ -106,16 +130,17 @@ def progress(step: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<10}"),
-        BarColumn(),
+        *((BarColumn(),) if console.width >= _BAR_FROM else ()),
         TextColumn("{task.completed:>12,.0f} rows"),
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(step, total=total, speed="")
 
         def advance(rows: int) -> None:
