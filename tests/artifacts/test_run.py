@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,7 +13,7 @@ from artifacts import errors
 from artifacts.documents import write_json, write_sealed
 from artifacts.errors import CorruptError, NightrecError, StaleRunError, UsageError
 from artifacts.layout import BundleLayout, ReleaseLayout, RootLayout, RunLayout, shard_name, sidecar_of
-from artifacts.run import Run, find_run, parse_group, parse_shards, run_key_of, seen_within
+from artifacts.run import Replay, Run, find_run, parse_group, parse_shards, replay_of, run_key_of, seen_within
 
 BUNDLES = {"item": {"model_id": "m", "bundle_id": "b"}}
 SEMANTIC = {"top_n": 50}
@@ -95,6 +96,81 @@ def test_run_of_another_key_is_corrupt(tmp_path: Path) -> None:
         Run.read(run.folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("date", "yesterday"),
+        ("run_key", RUN.run_key[:-1]),
+        ("inputs", "d" * 63),
+        ("user_id", "int32"),
+        ("item_id", None),
+        ("now", -1),
+        ("now", True),
+        ("shards", 0),
+        ("item_shards", 0),
+        ("bundles", {"item": "m"}),
+        ("model_id", {"item": {"bundle_id": "b"}}),
+        ("bundle_id", {"item": {"model_id": "m", "bundle_id": 1}}),
+        ("'rows'", {"item": {"model_id": "m", "bundle_id": "b", "rows": 1}}),
+        ("semantic", []),
+        ("profile", None),
+        ("counts", [7]),
+        ("users", {"users": -1}),
+        ("'folder'", "/elsewhere"),
+        ("'more'", 1),
+    ],
+)
+def test_a_strange_field_of_a_run_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    """A field that is missing, of another form or not ours is an error that names it, though the seal is right."""
+    run = prepared(tmp_path)
+    key = {"model_id": "bundles", "bundle_id": "bundles", "'rows'": "bundles", "users": "counts"}.get(field, field)
+    write_sealed(run.layout.run, {**run.document(), key.strip("'"): value}, version=1)
+    with pytest.raises(CorruptError, match=rf"expected a run's fields \(.*{field}.*\); run `nightrec prepare` again"):
+        Run.read(run.folder)
+
+
+def test_the_least_run_is_a_run(tmp_path: Path) -> None:
+    """A run of one shard, of nobody, at the beginning of time reads back."""
+    run = replace(prepared(tmp_path), now=0, shards=1, item_shards=1, counts={"users": 0})
+    run.write()
+    assert Run.read(run.folder) == run
+
+
+def test_a_run_is_found_where_its_key_and_date_say(tmp_path: Path) -> None:
+    """What is no key, names no prepared run, or is another date's run, is said in words that name it."""
+    run = prepared(tmp_path)
+    current = RootLayout(tmp_path).current_run(RUN.date)
+    for key in ("0123456789ABCDEF", "0" * 17, ""):
+        with pytest.raises(UsageError, match=f"^--run {key}: expected the key of a run, 16 hex digits"):
+            find_run(tmp_path, RUN.date, key)
+    with pytest.raises(StaleRunError, match=f"no run of {RUN.date} is prepared under {tmp_path}"):
+        find_run(tmp_path, RUN.date)
+    write_json(current, {"run_key": "0" * 16})
+    with pytest.raises(StaleRunError, match=f"^{current}: names run {'0' * 16}, which is not prepared"):
+        find_run(tmp_path, RUN.date)
+    for document in ({}, {"run_key": "latest"}, {"run_key": RUN.run_key, "date": RUN.date}):
+        write_json(current, document)
+        with pytest.raises(CorruptError, match=rf"^{current}: expected the key of a run \(.*run_key"):
+            find_run(tmp_path, RUN.date)
+    other = RootLayout(tmp_path).run("2026-01-03", RUN.run_key)
+    other.folder.parent.mkdir(parents=True)
+    run.folder.rename(other.folder)
+    with pytest.raises(
+        CorruptError, match=rf"^{other.run}: is run {RUN.run_key} of 2026-01-02; run `nightrec prepare`"
+    ):
+        find_run(tmp_path, "2026-01-03", RUN.run_key)
+
+
+def test_a_replay_is_the_run_in_one_shard(tmp_path: Path) -> None:
+    """All but the number of shards is the run's own, and its tables lie beside those of the run."""
+    run = replace(RUN, folder=tmp_path)
+    replay = replay_of(run)
+    assert isinstance(replay, Replay)
+    assert (replay.shards, replay.item_shards, replay.document()) == (1, 2, {**run.document(), "shards": 1})
+    assert replay.layout.happened.relative_to(tmp_path).as_posix() == "prepare/replay/happened.arrow"
+    assert replay.layout.catalogue == run.layout.catalogue
+
+
 def test_run_key_depends_on_each_part() -> None:
     """Inputs, bundles, semantic config and profile all enter the key; the order of their keys does not."""
     parts = ("i", {"item": {"model_id": "m", "bundle_id": "b"}}, {"a": 1, "b": 2}, {"device": "cpu"})
@@ -117,11 +193,17 @@ def test_shards_are_read_with_both_ends(text: str, shards: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "3/", "/4", "a/4", "4/4", "-1/4", "2-1/4", "0-4/4", "1/8", "1-2-3/4", "0/4/4", "1.0/4"]
+    ("text", "says"),
+    [
+        *((text, "expected i/n or first-last/n") for text in ("", "3", "3/", "/4", "a/4", "1-2-3/4", "0/4/4", "1.0/4")),
+        *((text, "expected shards between 0 and 3, first to last") for text in ("4/4", "2-1/4", "0-4/4")),
+        ("-1/4", "expected i/n or first-last/n"),
+        ("1/8", "this run has 4 shards, not 8"),
+    ],
 )
-def test_wrong_shards_are_a_usage_error(text: str) -> None:
+def test_wrong_shards_are_a_usage_error(text: str, says: str) -> None:
     """What cannot be read, or does not fit the run, repeats what was given."""
-    with pytest.raises(UsageError, match=r"--shard"):
+    with pytest.raises(UsageError, match=rf"^--shard {text}: {says}"):
         parse_shards(text, 4)
 
 
@@ -140,10 +222,16 @@ def test_groups_hold_each_shard_once(shards: int, groups: int, expected: list[li
     assert [list(parse_group(f"{group}/{groups}", shards)) for group in range(groups)] == expected
 
 
-@pytest.mark.parametrize("text", ["", "3", "/4", "4/4", "-1/4", "0/0", "0-1/4", "1.0/4", "0/4/4"])
-def test_wrong_groups_are_a_usage_error(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        *((text, "expected i/n, such as 0/4") for text in ("", "3", "/4", "0-1/4", "1.0/4", "0/4/4")),
+        *((text, "groups are counted from 0: expected i below n") for text in ("4/4", "-1/4", "0/0")),
+    ],
+)
+def test_wrong_groups_are_a_usage_error(text: str, says: str) -> None:
     """What cannot be read repeats what was given."""
-    with pytest.raises(UsageError, match=r"--group"):
+    with pytest.raises(UsageError, match=rf"^--group {text}: {says}"):
         parse_group(text, 4)
 
 
