@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts.errors import UsageError
+from artifacts.errors import CorruptError, UsageError
+from artifacts.layout import RecordLayout
+from artifacts.release import write_record
 from release.changes import stability_index
 from release.gate import Action, Against, Change, Gate
 from release.gates import GATES, configured_gates
-from release.verdicts import Figure, GateReport, State, judge
+from release.verdicts import Figure, GateReport, State, Verdict, judge
 
 AT_MOST = Gate("share", "share of things", 0.25, "look at the things")
 AT_LEAST = replace(AT_MOST, side="at least")
@@ -42,6 +45,54 @@ def test_bound_itself_passes_and_what_is_no_number_never_does(gate: Gate, value:
     if state is not State.PASS:
         assert "look at the things" in verdict.why
         assert "0.25" in verdict.line()
+
+
+@pytest.mark.parametrize(
+    ("gate", "figure", "expected", "line"),
+    [
+        (
+            AT_MOST,
+            Figure(0.25, "1 of 4", "2026-03-01"),
+            Verdict("share", State.PASS, 0.25, "at most", 0.25, "2026-03-01", "1 of 4"),
+            "share: 0.25, expected at most 0.25 against 2026-03-01; 1 of 4",
+        ),
+        (
+            AT_LEAST,
+            Figure(0.123456),
+            Verdict("share", State.FAIL, 0.123456, "at least", 0.25, "absolute", "share of things; look at the things"),
+            "share: 0.1235, expected at least 0.25; share of things; look at the things",
+        ),
+        (
+            replace(AT_MOST, action=Action.WARN, remedy=""),
+            Figure(math.inf, "2 of 0", "a median"),
+            Verdict("share", State.WARN, None, "at most", 0.25, "a median", "share of things; 2 of 0"),
+            "share: not a finite number, expected at most 0.25 against a median; share of things; 2 of 0",
+        ),
+        (
+            AT_MOST,
+            Figure(None, "first night", "nothing"),
+            Verdict("share", State.SKIP, None, "at most", 0.25, "nothing", "first night"),
+            "share: does not apply: first night",
+        ),
+        (
+            AT_MOST,
+            Figure(0),
+            Verdict("share", State.PASS, 0, "at most", 0.25, "absolute", ""),
+            "share: 0, expected at most 0.25",
+        ),
+    ],
+)
+def test_a_verdict_says_what_was_found_and_allowed(gate: Gate, figure: Figure, expected: Verdict, line: str) -> None:
+    """Field by field, and in the one line that people read."""
+    (verdict,) = judge([gate], {"share": figure})
+
+    assert verdict == expected
+    assert verdict.line() == line
+
+
+def test_a_gate_looks_at_its_own_number_or_at_another() -> None:
+    """The level is the gate's own name unless the gate names another."""
+    assert (AT_MOST.level, replace(AT_MOST, of="things").level) == ("share", "things")
 
 
 def test_gate_without_a_figure_is_an_error() -> None:
@@ -104,25 +155,44 @@ def test_config_moves_bounds_actions_and_what_a_gate_is_against() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"chrun": 0.5}, "did you mean churn"),
-        ({"rows": 0}, "cannot be moved"),
-        ({"churn": "high"}, "gates.churn.bound"),
-        ({"churn": True}, "gates.churn.bound"),
-        ({"churn": math.nan}, "gates.churn.bound"),
+        ({"chrun": 0.5}, "gates.chrun: there is no such gate; did you mean churn?"),
+        ({"qqqq": 0.5}, f"gates.qqqq: there is no such gate; there are {', '.join(gate.name for gate in GATES)}"),
+        ({"rows": 0}, f"gates.rows: this gate cannot be moved: {GATES[0].meaning}, at least 1"),
+        ({"churn": "high"}, "gates.churn.bound: expected a finite number, found 'high'"),
+        ({"churn": True}, "gates.churn.bound: expected a finite number, found True"),
+        ({"churn": math.nan}, "gates.churn.bound: expected a finite number, found nan"),
         ({"churn": math.inf}, "gates.churn.bound: expected a finite number, found inf"),
-        ({"recall": {"bound": -math.inf}}, "gates.recall.bound"),
-        ({"churn": 10**400}, "gates.churn.bound"),
-        ({"churn": {"limit": 1}}, "gates.churn.limit"),
-        ({"churn": {"action": "ignore"}}, "gates.churn.action"),
+        ({"recall": {"bound": -math.inf}}, "gates.recall.bound: expected a finite number, found -inf"),
+        ({"churn": 10**400}, f"gates.churn.bound: expected a finite number, found {10**400}"),
+        ({"churn": {"limit": 1}}, "gates.churn.limit: expected bound, action, against"),
+        ({"churn": {"action": "ignore"}}, 'gates.churn.action: expected "fail" or "warn", found \'ignore\''),
         ({"churn": {"against": "absolute"}}, 'gates.churn.against: expected "last" or "median", found \'absolute\''),
-        ({"churn": {"against": 7}}, "gates.churn.against"),
-        ({"recall": {"against": "last"}}, "give the bound too"),
+        ({"churn": {"against": 7}}, 'gates.churn.against: expected "last" or "median", found 7'),
+        (
+            {"recall": {"against": "first"}},
+            'gates.recall.against: expected "absolute" or "last" or "median", found \'first\'',
+        ),
+        (
+            {"recall": {"against": "last"}},
+            "gates.recall: against last its bound is about the rise, and no more 0.9; give the bound too",
+        ),
     ],
 )
 def test_wrong_config_is_named(changes: dict[str, object], message: str) -> None:
-    """What cannot be configured is an error that names the key."""
-    with pytest.raises(UsageError, match=message):
+    """What cannot be configured is an error that names the key, what was expected and what was found."""
+    with pytest.raises(UsageError) as raised:
         configured_gates(changes)  # type: ignore[arg-type]
+    assert str(raised.value) == message
+
+
+def test_what_a_gate_is_against_already_needs_no_other_bound() -> None:
+    """Saying the default again changes nothing; the greatest finite number is a bound."""
+    most = sys.float_info.max
+    gates = {gate.name: gate for gate in configured_gates({"recall": {"against": "absolute"}, "churn": most})}
+    assert gates["recall"] == next(gate for gate in GATES if gate.name == "recall")
+    assert gates["churn"].bound == most
+    (whole,) = configured_gates({"share": 1}, [AT_MOST])
+    assert (type(whole.bound), whole.bound, whole.action) == (float, 1.0, Action.FAIL)
 
 
 def test_report_survives_its_json() -> None:
@@ -133,6 +203,37 @@ def test_report_survives_its_json() -> None:
     report = GateReport("2026-03-01", "k", "d", "a", None, verdicts, {"rows": 3}, segments, recent, ["b", "a"])
     assert not report.passed
     assert GateReport.from_document(json.loads(json.dumps(report.document(), allow_nan=False))) == report
+
+
+def test_a_report_is_read_from_a_record(tmp_path: Path) -> None:
+    """Its bytes are checked first; another document is an error that may end with what to do."""
+    gates = [AT_MOST, replace(AT_MOST, name="other", action=Action.WARN), replace(AT_MOST, name="third")]
+    verdicts = judge(gates, {"share": Figure(1), "other": Figure(1), "third": Figure(0)})
+    report = GateReport("2026-03-01", "k", "d", "a", "v", verdicts, {}, {}, {}, [])
+    record = RecordLayout(tmp_path / "record")
+    write_record(record, {record.gates: report.document()})
+
+    assert GateReport.read(record) == report
+    assert [verdict.name for verdict in report.failed] == ["share"]
+    assert [verdict.name for verdict in report.warned] == ["other"]
+    assert replace(report, verdicts=verdicts[1:]).passed
+    assert report.document()["format"] == 1
+    assert report.document()["passed"] is False
+
+    document = report.document()
+    for strange in (
+        {**document, "verdicts": 3},
+        {**document, "verdicts": [{**document["verdicts"][0], "state": "maybe"}]},
+        {key: value for key, value in document.items() if key != "recent"},
+    ):
+        write_record(record, {record.gates: strange})
+        with pytest.raises(CorruptError, match=rf"^{record.gates}: expected the gates' verdict, found .*\)$"):
+            GateReport.read(record)
+        with pytest.raises(CorruptError, match=r"\); check again$"):
+            GateReport.read(record, remedy="check again")
+    record.gates.write_text("{}")
+    with pytest.raises(CorruptError, match=r"gates\.json: expected \d+ bytes, found 2"):
+        GateReport.read(record)
 
 
 counts = st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(any)
