@@ -94,8 +94,8 @@ def _beaten(told: Explanation, setting: Setting) -> str:
     assert found  # a user who is not cold, and an indexed item
     if told.fate is Fate.MISSED:
         why = (
-            f"{found.lists_nearer} of its lists lie nearer to the interest than the item's, and a search looks into "
-            f"{found.nprobe}"
+            f"{found.lists_nearer} of its lists {'lies' if found.lists_nearer == 1 else 'lie'} nearer to the interest "
+            f"than the item's, and a search looks into {found.nprobe}"
             if found.lists_nearer >= found.nprobe
             else f"what it stores of the item scores {found.stored:.6g} in place of {found.exact:.6g}"
         )

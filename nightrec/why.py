@@ -91,10 +91,10 @@ def why(
     json: Json = False,
 ) -> None:
     """Tell why a user is recommended an item, or what removed it."""
-    read = configured(config)
-    night = _run_asked(read.root, date, run) if date else _release_asked(read.root, release, channel, run)
     if date and release:
         raise UsageError("--date and --release: give one of them")
+    read = configured(config)
+    night = _run_asked(read.root, date, run) if date else _release_asked(read.root, release, channel, run)
     told = _by_run(read, night, night.run, user, item) if night.run else _by_release(read, night, user, item)
     _show(night, told, top)
     if json:

@@ -9,11 +9,13 @@ The vectors of the items and of two interests, as the models below make them of 
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -25,7 +27,8 @@ from artifacts import schemas
 from artifacts.bundle import Bundle, FeatureSpec, Role, Tensor, bundle_id_of, record_files, write_bundle
 from artifacts.canary import write_canary
 from artifacts.layout import BundleLayout, sidecar_of
-from artifacts.tables import writing_table
+from artifacts.run import find_run
+from artifacts.tables import finish_file, read_sidecar, writing_table
 from nightrec.main import execute
 
 DATE = "2026-03-10"
@@ -346,3 +349,158 @@ def test_who_is_unknown_is_told_who_is_near(night: Path, capsys: pytest.CaptureF
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_a_release_whose_run_is_gone_tells_what_it_knows(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Place and exact score are in the release; what cannot be told is named, and how to have it again."""
+    shutil.rmtree(copied.parent / "store" / "runs")
+
+    given, err = ask(copied, capsys, 1, 6)
+    left_out, _ = ask(copied, capsys, 1, 3)
+    not_indexed, _ = ask(copied, capsys, 1, 11)
+    popular, _ = ask(copied, capsys, 2, 2)
+    excluded, _ = ask(copied, capsys, 4, 6)
+
+    assert (given["fate"], given["title"], given["reason"]) == ("ranked", "Thing 6", "recommended, rank 1 of 2")
+    assert given["listed"] == {"rank": 1, "score": pytest.approx(0.9), "retrieval_score": 3.0, "interest": 0}
+    assert "3, from the item's vector" in err
+    (untold,) = given["untold"]
+    assert untold.startswith("the clicks, their routing weights, what the user had")
+    assert f"run {given['run_key']} is gone; `nightrec run` for {DATE} makes it again" in untold
+    assert f"not told: {untold}" in err
+    assert (left_out["fate"], left_out["recommended"]) == ("untold", False)
+    assert left_out["reason"] == "the item is not in the list; more is not known without the run"
+    assert "not indexed: not eligible, or without a signal" in not_indexed["reason"]
+    assert popular["reason"] == "recommended, rank 1 of 2, as a popular item: the user is cold"
+    assert (excluded["fate"], excluded["reason"]) == ("excluded", "the user is taken out by [inputs.exclude_users]")
+    assert execute(["why", "1", "99", "--config", str(copied)]) == 2
+    assert "item 99: the night does not know this item" in capsys.readouterr().err
+
+
+def test_a_refused_night_is_explained_too(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its date: the gates that refused it are named, and the item's way is told like any other's."""
+    shutil.rmtree(copied.parent / "store")
+    copied.write_text(CONFIG.replace("items_unusable = 0.2", "items_unusable = 0.05"))
+    night = ["--config", str(copied), "--date", DATE]
+    for verb in ("prepare", "items", "index", "interests"):
+        assert execute([verb, *night]) == 0
+    assert execute(["why", "1", "6", *night]) == 1
+    assert "scores/00000-of-00002.arrow is not finished" in capsys.readouterr().err  # which step is to be done first
+    assert execute(["score", *night]) == 0
+
+    before, _ = ask(copied, capsys, 1, 6, "--date", DATE)
+    assert execute(["check", *night]) == 3
+    after, err = ask(copied, capsys, 1, 6, "--date", DATE, "--run", before["run_key"])
+
+    assert before["night"] == "This night has not been judged yet: it is no release."
+    assert after["night"].startswith("This night was refused by items_unusable: 0.1, expected at most 0.05")
+    assert after["night"] in err
+    assert (after["release"], after["fate"], after["ranking"]["rank"]) == (None, "ranked", 1)
+    assert execute(["why", "1", "6", "--config", str(copied)]) == 2  # nothing is published
+    assert "LATEST" in capsys.readouterr().err
+
+
+def test_what_was_taken_out_since_is_no_fault_of_the_night(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A revision is named with who asked for it and why, and who stood behind has moved up."""
+    (copied.parent / "gone.txt").write_text("6\n")
+    revise = ["releases", "revise", "--config", str(copied), "--reason", "a recall", "--who", "Ann", "--at-most", "0.5"]
+    assert execute([*revise, "--drop-items", str(copied.parent / "gone.txt")]) == 0
+
+    gone, _ = ask(copied, capsys, 1, 6)
+    moved, _ = ask(copied, capsys, 1, 5)
+
+    assert (gone["fate"], gone["recommended"], gone["listed"]) == ("revised", False, None)
+    assert gone["reason"] == "the night recommended it; it was taken out of the release since (Ann: a recall)"
+    assert (moved["listed"]["rank"], moved["length"]) == (1, 1)
+
+
+def test_other_bundles_than_the_runs_explain_nothing_wrong(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights and ranks are told by the models that made the night, or not at all, and why is said."""
+    shutil.rmtree(copied.parent / "bundles")
+    write_bundles(copied.parent / "bundles", weights=False)
+    (copied.parent / "bundles" / "ranker").rename(copied.parent / "elsewhere")
+
+    given, err = ask(copied, capsys, 1, 6)
+    left_out, _ = ask(copied, capsys, 1, 3)
+
+    assert (given["fate"], given["listed"]["rank"], given["ranking"]) == ("ranked", 1, None)
+    assert [click["weights"] for click in given["clicks"]] == [None] * 3
+    assert [click["item_id"] for click in given["clicks"]] == [1, 2, 2]
+    assert (left_out["fate"], left_out["retrieval"]["rank"]) == ("untold", 3)
+    weights, rank = given["untold"]
+    assert weights.startswith("the routing weights: ")
+    assert "prepared for the user bundle" in weights
+    assert rank.startswith("the rank by score of a candidate that is not in the list: ")
+    assert "expected a bundle" in rank
+    assert err.count("not told: ") == 2
+
+
+def test_a_bundle_without_weights_explains_the_rest(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output is optional: all else is told, and that it is missing."""
+    shutil.rmtree(copied.parent / "bundles")
+    shutil.rmtree(copied.parent / "store")
+    write_bundles(copied.parent / "bundles", weights=False)
+    assert execute(["run", "--config", str(copied), "--date", DATE]) == 0
+
+    said, err = ask(copied, capsys, 1, 6)
+
+    assert (said["fate"], said["retrieval"]["exact"], said["same"]) == ("ranked", 3.0, True)
+    assert [click["weights"] for click in said["clicks"]] == [None] * 3
+    (untold,) = said["untold"]
+    assert "has no output `weights`; export a model that gives it" in untold
+    assert "The user's clicks, newest first; 3 of 3" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--date", DATE, "--release", "x"], "--date and --release: give one of them"),
+        (["--run", "0" * 16], "--run names a run of a date: give --date too"),
+        (["--date", "2026-03-09"], "no run of 2026-03-09 is prepared"),
+        (["--release", "2026-03-10-000000000000"], "there is none of that name"),
+    ],
+)
+def test_what_cannot_be_asked(night: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str) -> None:
+    """One line that says what to ask instead."""
+    assert execute(["why", "1", "6", "--config", str(night), *more]) in {1, 2}
+
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_what_the_index_missed_is_no_candidate_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lists, along (1, 0) and (0, 1), and a search that looks into one: the best item lies in the other.
+
+    Interest 0 is (1, 0.9): 10.0 to 10.39 with the items of the first list, and 10.8 with the one at (0, 12).
+    """
+    east = {100 + n: ((10 + n / 100, 0), 0.5, 0.5, f"e{n}") for n in range(40)}
+    north = {200 + n: ((0, 10 + n / 100), 0.5, 0.5, f"n{n}") for n in range(40)}
+    far = {1: ((1, 0.9), 1.0, 0.5, "c"), 2: ((0, 0), 0.5, 0.5, "d"), 300: ((0, 12), 0.5, 0.5, "x")}
+    monkeypatch.setattr(sys.modules[__name__], "ITEMS", {**far, **east, **north})
+    write_data(tmp_path / "data")
+    write_bundles(tmp_path / "bundles")
+    config = tmp_path / "job.toml"
+    config.write_text(CONFIG.replace("[index]", "[index]\nlists = 2"))
+    for verb in ("prepare", "items", "index", "interests"):
+        assert execute([verb, "--config", str(config), "--date", DATE]) == 0
+    run = find_run(tmp_path / "store", DATE)
+    place = run.layout.index.ivf
+    ivf, inputs = faiss.read_index(str(place)), read_sidecar(place).inputs
+    ivf.nprobe = 1  # one user is too few for the step to choose it
+    faiss.write_index(ivf, str(place))
+    finish_file(place, inputs=inputs, run_key=run.run_key)
+    assert execute(["score", "--config", str(config), "--date", DATE]) == 0
+
+    missed, _ = ask(config, capsys, 1, 300, "--date", DATE)
+    found, _ = ask(config, capsys, 1, 139, "--date", DATE)
+
+    assert (missed["fate"], missed["retrieval"]["rank"], missed["retrieval"]["exact_rank"]) == ("missed", None, 1)
+    assert missed["retrieval"]["exact"] == pytest.approx(10.8)
+    assert missed["reason"] == (
+        "the index missed it: place 1 by exact score, of 4 candidates; 1 of its lists lies nearer to the interest than "
+        "the item's, and a search looks into 1"
+    )
+    assert (found["retrieval"]["rank"], found["retrieval"]["exact_rank"]) == (1, 2)
