@@ -14,6 +14,7 @@ from artifacts.digest import document_digest
 from artifacts.documents import read_json, write_json
 from artifacts.errors import UsageError
 from artifacts.store import staged_folder
+from nightrec.bundles import export_networks, folder_of_bundles, tell_bundles
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say, show
 
@@ -39,20 +40,42 @@ _RETRIEVAL = "retrieval"  # the MIND of earlier days that proposes candidates to
 
 
 def fit(
-    model: Annotated[Literal["mind", "bst"], typer.Argument(help="Which network.")],
+    model: Annotated[
+        Literal["mind", "bst"] | None, typer.Argument(help="Which network; both by default.", show_default=False)
+    ] = None,
     *,
     config: ConfigPath,
+    export: Annotated[
+        bool, typer.Option("--export", help="Make the bundles of the config too, once both networks are fitted.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Train a network on the surface's own inputs, as the table train of the config says."""
+    """Train the networks on the surface's own inputs, as the table train of the config says."""
+    if export and model is not None:
+        raise UsageError("--export makes the bundles of both networks; leave the name of the one away")
     read = configured(config)
-    train = _train(read)
-    folder = Path(train.folder)
-    if _is_fitted(folder, model, _asked(read, model)):
+    if export:
+        folder_of_bundles(read)  # refused before the hours of training, not after
+    fitted = {name: _fitted(read, name) for name in ([model] if model else _networks(read))}
+    told = {"bundles": tell_bundles(export_networks(read))} if export else {}
+    if json:
+        answer(fitted[model] if model else {"fitted": list(fitted.values()), **told})
+
+
+def _networks(config: "Config") -> list[str]:
+    """Name the networks that the config's bundles are made of, in the order in which they are fitted."""
+    ranks = config.bundles is None or config.bundles.ranker is not None
+    return [_MIND, _BST] if ranks else [_MIND]
+
+
+def _fitted(config: "Config", model: str) -> dict[str, Any]:
+    """Fit a network unless it is, and say what it is worth."""
+    folder = Path(_train(config).folder)
+    if _is_fitted(folder, model, _asked(config, model)):
         say(f"nightrec: {folder / model} is fitted already from the same inputs and config; nothing to do")
     else:
-        _fit(read, model)
-    _report(folder / model, json=json)
+        _fit(config, model)
+    return _report(folder / model)
 
 
 def spec_of(config: "Config") -> FeatureSpec:
@@ -255,8 +278,8 @@ def _night(config: "Config") -> "Night":
     )
 
 
-def _report(folder: Path, *, json: bool) -> None:
-    """Show what the checkpoint says of itself; who loads it verifies it."""
+def _report(folder: Path) -> dict[str, Any]:
+    """Show what the checkpoint says of itself, and give it; who loads it verifies it."""
     from models.layout import CheckpointLayout
 
     said = read_json(CheckpointLayout(folder).model)
@@ -264,7 +287,4 @@ def _report(folder: Path, *, json: bool) -> None:
     through = said["trained_through"]
     rows = [("checkpoint", str(folder)), ("trained through", through), *quality.items()]
     show(f"{said['kind']} is fitted", ("what", "is"), [(name, str(value)) for name, value in rows])
-    if json:
-        answer(
-            {"model": said["kind"], "checkpoint": str(folder), "trained_through": through, "quality": quality},
-        )
+    return {"model": said["kind"], "checkpoint": str(folder), "trained_through": through, "quality": quality}

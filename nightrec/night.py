@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from artifacts.errors import NotReadyError
 from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from nightrec.run import Done, Night
 
 
-def _iso_day(text: str) -> str:
+def _iso_day(text: str | None) -> str | None:
+    if text is None:
+        return None
     try:
         day = calendar_date.fromisoformat(text)
     except ValueError:
@@ -35,9 +38,27 @@ def _whole(text: str | None) -> str | None:
     return text
 
 
-ConfigPath = Annotated[Path, typer.Option("--config", help="The surface's config, a TOML file.", show_default=False)]
+CONFIG = Path("job.toml")
+ConfigPath = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        help=f"The surface's config, a TOML file; by default {CONFIG} in this folder.",
+        default_factory=lambda: CONFIG,
+        show_default=False,
+    ),
+]
 DataDate = Annotated[
     str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=_iso_day)
+]
+NewestDate = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        help="The data date, YYYY-MM-DD; by default the newest day of the data that is whole. A scheduler names it.",
+        callback=_iso_day,
+        show_default=False,
+    ),
 ]
 DeviceName = Annotated[
     Literal["cpu", "gpu", "auto"] | None, typer.Option("--device", help="Instead of the config's night.device.")
@@ -95,7 +116,7 @@ def configured(path: Path, *, device: str | None = None, workers: int | None = N
 def run(
     *,
     config: ConfigPath,
-    date: DataDate,
+    date: NewestDate = None,
     workers: Workers = None,
     device: DeviceName = None,
     override: Override = None,
@@ -107,9 +128,10 @@ def run(
     """Do the whole night on this machine: every step in order, none of them twice."""
     from nightrec.run import run_night
 
+    read = configured(config, device=device, workers=workers)
     night = run_night(
-        configured(config, device=device, workers=workers),
-        date,
+        read,
+        date or _newest_day(read),
         override=override,
         supersede=supersede,
         seen_future=seen_future or "",
@@ -250,6 +272,28 @@ def _step(
     _report(Night(run_, (do_step(step, config, run_, asked),)), json=json)
 
 
+def _newest_day(config: "Config") -> str:
+    """Choose the data date for a person who named none, and say which it is.
+
+    Raises:
+        NotReadyError: If there is no event.
+    """
+    from features.day import events_by_day, newest_whole_day
+    from features.inputs import check_inputs
+    from nightrec.inputs import inputs_of
+
+    inputs, zone = inputs_of(config), config.surface.timezone
+    check_inputs(inputs)
+    days = events_by_day(inputs, zone)
+    day = newest_whole_day(days, min_share_of_median=config.day.min_share_of_median, weeks=config.day.weeks)
+    if day is None:
+        raise NotReadyError(f"{inputs.sources[inputs.behaviours].path}: expected events, found none; look at the files")
+    newer = [one for one in days if one > day]
+    passed = f"; {len(newer)} newer with few events, up to {newer[-1]}, passed over" if newer else ""
+    say(f"nightrec: the data date is {day}, the newest whole day of the data{passed}; --date names another")
+    return day.isoformat()
+
+
 def _told(done: "Done") -> None:
     say(f"nightrec: {done.line()}")
 
@@ -260,6 +304,7 @@ def _report(night: "Night", *, json: bool) -> None:
         f"Night of {night.run.date}, run {night.run.run_key}",
         ("step", "rows", "shards", "seconds", "rows/s", "counted"),
         rows,
+        needed=3,
     )
     if json:
         answer(night.document(), short=len(night.steps) == 1)  # a scheduler keeps what a step says

@@ -185,3 +185,43 @@ def test_options_that_cannot_be_are_code_2(training: Path, capsys: pytest.Captur
     assert execute(["fit", "mind", "--config", str(training)]) == 2
 
     assert "train.epochs: expected 1 or more, found 0" in capsys.readouterr().err
+
+
+def test_fit_makes_both_networks_and_their_bundles_and_run_finds_the_day(training: Path, command: Any) -> None:
+    """Two commands lead from a config to a release: everything that they need stands in it, and in the data."""
+    text = training.read_text().replace('user = "bundles/user"', 'user = "made/user"\nranker = "made/ranker"')
+    training.write_text(text.replace('"bundles/item"', '"made/item"'))
+
+    fitted = command("fit", "--export", "--json", cwd=training.parent)
+
+    assert fitted.returncode == 0, fitted.stderr
+    told = json.loads(fitted.stdout)
+    assert [one["model"] for one in told["fitted"]] == ["mind", "bst"]
+    assert [Path(one["folder"]) for one in told["bundles"]] == [
+        Path("made") / role for role in ("item", "user", "ranker")
+    ]
+    made = command("run", "--json", cwd=training.parent)
+    assert made.returncode == 0, made.stderr
+    assert "the data date is 2026-03-10, the newest whole day of the data" in made.stderr
+    assert json.loads(made.stdout)["release"].startswith("2026-03-10-")
+
+
+@pytest.mark.parametrize(
+    ("bundles", "arguments", "said"),
+    [
+        ("", ["--export"], "--export needs a table [bundles]"),
+        ('[bundles]\nitem = "a/item"\nuser = "b/user"\n', ["--export"], "[bundles] user: expected"),
+        ('[bundles]\nitem = "a/item"\nuser = "a/user"\n', ["mind", "--export"], "leave the name of the one away"),
+    ],
+)
+def test_bundles_that_cannot_be_made_are_refused_before_training(
+    training: Path, capsys: pytest.CaptureFixture[str], bundles: str, arguments: list[str], said: str
+) -> None:
+    """Nobody waits for a network to learn that its bundle has no place."""
+    before, _, after = training.read_text().partition('[bundles]\nitem = "bundles/item"\nuser = "bundles/user"\n')
+    training.write_text(before + bundles + after)
+
+    assert execute(["fit", *arguments, "--config", str(training)]) == 2
+
+    assert said in capsys.readouterr().err
+    assert not (training.parent / "models").exists()

@@ -45,8 +45,8 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
     [
         (["prepair"], "No such command 'prepair'. Did you mean 'prepare'?"),
         (["releases", "shw"], "Did you mean 'show'?"),
-        (["run"], "Missing option '--config'"),
-        (["run", "--config", "x.toml"], "Missing option '--date'"),
+        (["run", "--config", "x.toml"], "x.toml: the config cannot be read (No such file or directory); name it by"),
+        (["prepare", "--config", "x.toml"], "Missing option '--date'"),
         (["run", "--config", "x.toml", "--date", "2026-02-30"], "'--date': expected a day as YYYY-MM-DD"),
         (["run", "--config", "x.toml", "--date", DATE, "--device", "tpu"], "'tpu' is not one of 'cpu', 'gpu', 'auto'"),
         (["run", "--config", "x.toml", "--date", DATE, "--workers", "0"], "--workers"),
