@@ -15,8 +15,10 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoPr
 from artifacts.bundle import Role, Tensor
 from artifacts.errors import ParityError
 from artifacts.layout import BundleLayout
+from export.finished import FinishedFile, graph_of
 from export.sample import ANY, KINDS, draw_rows
 from export.source import Arrays, Source, input_shape, output_shape, run_source
+from export.wired import Wired
 
 # The newest opset that torch.onnx translates to without a conversion of its own, and for whose operators every ONNX
 # Runtime that we pin has a CUDA kernel; with a newer one, single operators fall back to the CPU without a word.
@@ -36,10 +38,11 @@ _OWN_DOMAINS = frozenset({"", "ai.onnx"})
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs and outputs of a graph, in order."""
+    """Inputs and outputs of a graph, in order, and the opset of its operators."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    opset: int
 
 
 class _Starred(torch.nn.Module):
@@ -65,10 +68,16 @@ def to_onnx(source: Source, path: Path) -> Signature:
     kinds = [ANY if source.role is not Role.ITEM else KINDS[Role.ITEM][-1]] * _TRACED_ROWS
     example = draw_rows(source, kinds, candidates=_TRACED_CANDIDATES)
     outputs = _traced_outputs(source, example)
-    program = _trace(source, example, outputs)
-    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
-    program.save(path, external_data=weights > EXTERNAL_OVER)
-    del program
+    wired = source.module
+    if isinstance(wired, Wired) and isinstance(wired.inside, FinishedFile):
+        _save(graph_of(source, wired, wired.inside, outputs), path)
+    else:
+        program = _trace(source, example, list(outputs))
+        weights = program.model.graph.initializers.values()
+        program.save(
+            path, external_data=sum(one.const_value.nbytes for one in weights if one.const_value) > EXTERNAL_OVER
+        )
+        del program
     model = onnx.load(str(path), load_external_data=False)
     clean(model)
     signature = require_sound(model, source)
@@ -76,9 +85,16 @@ def to_onnx(source: Source, path: Path) -> Signature:
     return signature
 
 
-def _traced_outputs(source: Source, example: Arrays) -> list[str]:
+def _save(model: ModelProto, path: Path) -> None:
+    """Write a graph, its weights beside it if they are too big for one file."""
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    beside = BundleLayout(Path()).external_data.name
+    onnx.save_model(model, str(path), save_as_external_data=weights > EXTERNAL_OVER, location=beside)
+
+
+def _traced_outputs(source: Source, example: Arrays) -> Arrays:
     try:
-        return list(run_source(source, example))
+        return run_source(source, example)
     except (TypeError, IndexError, RuntimeError, ValueError) as error:
         raise ParityError(
             f"{source.role} source: it failed on {_TRACED_ROWS} rows of the inputs {', '.join(source.inputs)}: "
@@ -209,6 +225,7 @@ def require_sound(model: ModelProto, source: Source) -> Signature:
         tuple(
             _tensor(source, v, output_shape(source, name)) for v, name in zip(model.graph.output, outputs, strict=True)
         ),
+        max(entry.version for entry in model.opset_import if entry.domain in _OWN_DOMAINS),
     )
 
 

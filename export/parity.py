@@ -27,10 +27,25 @@ ODD = 7
 LARGE = {Role.ITEM: 1025, Role.USER: 257, Role.RANKER: 257}
 MANY_CANDIDATES = 101
 CANARY_CANDIDATES = 16
+_UNIT = 1e-3  # what a length may be off 1
 
 # ONNX Runtime's errors have no common base.
-_RUNTIME_ERRORS = tuple(
-    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
+RUNTIME_ERRORS = tuple(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+# What usually helps.
+_DRAWS = (
+    "the same row must give the same result, so draw nothing in forward(): start a routing from numbers that belong to "
+    "the item"
+)
+_ALONE = (
+    "a row's result must depend on that row only, so take means, norms and softmax over a row's own axes, and batch "
+    "norm in evaluation mode"
+)
+_PADDING = "a history's padding must not count, so leave row 0 out of means, sums and softmax"
+_EMPTY = "where an empty history is divided by the number of its items, divide by at least 1"
+_COSINE = (
+    "the index compares by inner product, which is the cosine for vectors of length 1 alone, so divide by the length "
+    "in forward(), in both towers"
 )
 
 Run = Callable[[Arrays], Arrays]
@@ -77,7 +92,7 @@ def open_graph(path: Path) -> Run:
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise ParityError(f"{path.name}: ONNX Runtime cannot load the graph: {error}") from error
     names = [output.name for output in session.get_outputs()]
     used = [node.name for node in session.get_inputs()]
@@ -116,6 +131,8 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
         _check_candidates(source, graph, figures)
     if source.dynamic_length:
         _check_lengths(source, graph, figures)
+    if source.similarity == "cosine":
+        _check_unit_length(source, graph, figures)
     return figures.document()
 
 
@@ -159,7 +176,9 @@ def _run_source(source: Source, case: str, inputs: Arrays) -> Arrays:
         if bad.any():
             place = tuple(int(axis) for axis in np.argwhere(bad)[0])
             raise _failure(
-                source, case, f"the source itself gave {name}{list(place)} = {array[place]}, then {second[name][place]}"
+                source,
+                case,
+                f"the source itself gave {name}{list(place)} = {array[place]}, then {second[name][place]}; {_DRAWS}",
             )
     return first
 
@@ -167,7 +186,7 @@ def _run_source(source: Source, case: str, inputs: Arrays) -> Arrays:
 def _run_graph(source: Source, graph: Run, case: str, inputs: Arrays) -> Arrays:
     try:
         return graph(inputs)
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise _failure(
             source, case, f"ONNX Runtime failed; is a size baked in? ({str(error).splitlines()[0]})"
         ) from error
@@ -189,13 +208,16 @@ def _require_close(
     *,
     figures: _Figures | None = None,
     said: str = "the source gives",
+    remedy: str = "",
 ) -> None:
     if expected.shape != found.shape:
         raise _failure(source, case, f"{name}: {said} the shape {list(expected.shape)}, found {list(found.shape)}")
     for array, who in ((expected, said), (found, "the graph gives")):
         if not (fine := np.isfinite(array)).all():
             place = tuple(int(axis) for axis in np.argwhere(~fine)[0])
-            raise _failure(source, case, f"{name}{list(place)}: {who} {array[place]}, expected a finite number")
+            raise _failure(
+                source, case, f"{name}{list(place)}: {who} {array[place]}, expected a finite number; {_EMPTY}"
+            )
     true = np.abs(expected.astype(np.float64))
     off = np.abs(found.astype(np.float64) - expected)
     used = off / np.maximum(ABSOLUTE, RELATIVE * true)
@@ -206,7 +228,7 @@ def _require_close(
             source,
             case,
             f"{name}{list(place)}: {said} {expected[place]}, the graph {found[place]}: off by {off[place]:.3g}, "
-            f"relative {share:.3g}, where {ABSOLUTE:g} or {RELATIVE:g} is allowed",
+            f"relative {share:.3g}, where {ABSOLUTE:g} or {RELATIVE:g} is allowed{remedy and f'; {remedy}'}",
         )
     if figures is not None:
         figures.absolute[name] = max(figures.absolute.get(name, 0.0), float(off.max(initial=0)))
@@ -226,7 +248,7 @@ def _require_bits(source: Source, case: str, expected: Arrays, found: Arrays) ->
             source,
             case,
             f"{name}{list(place)}: expected {array[place]} bit for bit, found {other[place]}, off by {off:.3g}; "
-            "a row's result must depend on that row only",
+            f"{_ALONE}",
         )
 
 
@@ -285,7 +307,8 @@ def _check_rows(source: Source, graph: Run, figures: _Figures) -> None:
 def _compare(source: Source, case: str, expected: Arrays, found: Arrays, figures: _Figures, what: str) -> None:
     """Compare the same rows of two runs that differ in *what*."""
     for name, array in expected.items():
-        _require_close(source, case, name, array, found[name], said="its canary batch gives")
+        remedy = _PADDING if what == "padding" else _ALONE
+        _require_close(source, case, name, array, found[name], said="its canary batch gives", remedy=remedy)
         if not np.array_equal(array, found[name]):
             figures.moved.add(what)
     figures.cases.append(case)
@@ -334,3 +357,18 @@ def _check_lengths(source: Source, graph: Run, figures: _Figures) -> None:
         found = graph({**inputs, **longer})
         kept = {name: found[name] for name in expected}
         _compare(source, f"{more} more of padding", expected, kept, figures, "padding")
+
+
+def _check_unit_length(source: Source, graph: Run, figures: _Figures) -> None:
+    """Hold vectors that were compared by their cosine against length 1; a vector of zeros has no direction."""
+    case, inputs = "unit length", canary_rows(source)
+    outputs = graph(inputs)
+    for name in ("vector", "interests"):
+        if name in outputs:
+            length = np.linalg.norm(outputs[name].astype(np.float64), axis=-1)
+            if (bad := (np.abs(length - 1) > _UNIT) & (length > 0)).any():
+                place = [int(axis) for axis in np.argwhere(bad)[0]]
+                raise _failure(
+                    source, case, f"{name}{place} has the length {length[tuple(place)]:.4g}, expected 1; {_COSINE}"
+                )
+    figures.cases.append(case)

@@ -1,6 +1,7 @@
 """A source: a trained network that becomes a bundle, where it comes from, and how it is run for comparison."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,8 @@ from artifacts.bundle import OPTIONAL_OUTPUTS, OUTPUT_NAMES, FeatureSpec, Role, 
 from artifacts.contract import CROSS_FEATURES, MOST_INTERESTS
 from artifacts.errors import UsageError
 from features.vocabulary import Vocabulary
+
+SIMILARITIES = ("inner_product", "cosine")
 
 Arrays = dict[str, NDArray[Any]]
 Shape = tuple[int | str | None, ...]
@@ -33,6 +36,8 @@ class Source:
         trained_through: The last day it was trained on, ISO; ``""`` if its maker does not say.
         integers: ``"int32"`` or ``"int64"``, of its id and bucket inputs.
         dynamic_length: Whether it takes histories of any length; ``spec.history_length`` if not.
+        similarity: How its vectors were compared in training: ``"inner_product"``, or ``"cosine"``, which is the same
+            for vectors of length 1 alone.
         about: What its maker says of it in the contract; enters no digest.
     """
 
@@ -43,6 +48,7 @@ class Source:
     trained_through: str = ""
     integers: str = "int32"
     dynamic_length: bool = False
+    similarity: str = "inner_product"
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +65,10 @@ class Source:
             raise UsageError(f"{self.role} source: cross feature {strange[0]} is none of {', '.join(CROSS_FEATURES)}")
         if self.integers not in {"int32", "int64"}:
             raise UsageError(f"{self.role} source: integers: expected int32 or int64, found {self.integers}")
+        if self.similarity not in SIMILARITIES:
+            raise UsageError(
+                f"{self.role} source: similarity: expected {' or '.join(SIMILARITIES)}, found {self.similarity}"
+            )
         if self.trained_through and not _is_day(self.trained_through):
             raise UsageError(
                 f"{self.role} source: trained_through: expected YYYY-MM-DD or nothing, found {self.trained_through}"
@@ -146,6 +156,19 @@ def sources_from_factory(target: str) -> list[Source]:
     Raises:
         UsageError: If the module or the factory is not there, or gives something else.
     """
+    made = called(target)
+    sources = [made] if isinstance(made, Source) else made
+    if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources) or not sources:
+        raise UsageError(f"{target}: expected it to return export.source.Source or a list of them, found {_told(made)}")
+    return list(sources)
+
+
+def called(target: str, folder: Path | None = None) -> object:
+    """Call ``package.module:function``, which takes nothing, or *folder* where that is given and it takes one argument.
+
+    Raises:
+        UsageError: If the module or the function is not there.
+    """
     module_name, colon, name = target.partition(":")
     if not (module_name and colon and name):
         raise UsageError(f"{target}: expected package.module:factory")
@@ -154,11 +177,8 @@ def sources_from_factory(target: str) -> list[Source]:
         raise UsageError(f"{target}: module {module_name} has no {name}")
     if not callable(factory):
         raise UsageError(f"{target}: expected a function without arguments, found a {type(factory).__name__}")
-    made = factory()
-    sources = [made] if isinstance(made, Source) else made
-    if not isinstance(sources, Sequence) or not all(isinstance(source, Source) for source in sources) or not sources:
-        raise UsageError(f"{target}: expected it to return export.source.Source or a list of them, found {_told(made)}")
-    return list(sources)
+    given = [folder] if folder is not None and inspect.signature(factory).parameters else []
+    return factory(*given)
 
 
 def _import(target: str, module_name: str) -> object:
@@ -207,10 +227,17 @@ def sources_from_checkpoint(folder: Path) -> list[Source]:
     ]
 
 
+def _sources_from_spec(path: str) -> list[Source]:
+    from export.spec import sources_from_spec
+
+    return sources_from_spec(Path(path))
+
+
 # The one door: a kind of model, by the name of its option on the command line, and what makes sources of it.
 READERS: dict[str, Callable[[str], list[Source]]] = {
     "checkpoint": lambda folder: sources_from_checkpoint(Path(folder)),
     "factory": sources_from_factory,
+    "spec": _sources_from_spec,
 }
 
 

@@ -28,7 +28,7 @@ from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import BundleLayout
 from artifacts.store import STAGING_PREFIX, exclusive, flush
-from export.graph import OPSET, Signature, to_onnx
+from export.graph import Signature, to_onnx
 from export.parity import canary_rows, check_parity, open_graph
 from export.source import Source
 from features.vocabulary import save_vocabulary
@@ -183,7 +183,7 @@ def _write_contract(
         trained_through=source.trained_through,
         files=files,
         about={
-            "opset": OPSET,
+            "opset": signature.opset,
             "precision": PRECISION,
             "versions": {name: version(name) for name in _LIBRARIES} | {"onnxruntime": onnxruntime.__version__},
             "parity": figures,

@@ -13,22 +13,28 @@ def export(
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for the bundles: item/ and user/, or ranker/.")],
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="A checkpoint made by `nightrec fit`.", show_default=False)
+        str | None, typer.Option("--checkpoint", help="A checkpoint made by `nightrec fit`.", show_default=False)
     ] = None,
     factory: Annotated[
         str | None,
         typer.Option("--factory", help="package.module:function that gives the model's sources.", show_default=False),
     ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option("--spec", help="A TOML file that describes a model of your own.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Export a model; a bundle is made only if ONNX Runtime does what the model does."""
-    if (checkpoint is None) == (factory is None):
-        raise UsageError("give one of --checkpoint and --factory, and not both")
-    from export.source import sources_from_checkpoint, sources_from_factory
+    options = {"checkpoint": checkpoint, "factory": factory, "spec": spec}
+    given = {name: target for name, target in options.items() if target is not None}
+    if len(given) != 1:
+        raise UsageError("give one of --checkpoint, --factory and --spec")
+    from export.source import READERS
     from export.write import export as export_sources
 
-    sources = sources_from_checkpoint(checkpoint) if checkpoint else sources_from_factory(str(factory))
-    bundles = export_sources(sources, out)
+    (name, target) = next(iter(given.items()))
+    bundles = export_sources(READERS[name](target), out)
     rows = [(str(b.role), str(b.folder), b.model_id[:12], b.bundle_id[:12], b.trained_through) for b in bundles]
     show("Bundles", ("role", "folder", "model", "bundle", "trained through"), rows)
     say("Each does what its source does, on every case of the parity matrix.")

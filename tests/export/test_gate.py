@@ -112,13 +112,19 @@ class DropsRows(Broken):
         (DropsAlways, r"case no random operator: found Dropout"),
         (BakesInput, r"case no baked batch size: item_id has 11 items for ever"),
         (BakesOutput, r"case no baked batch size: vector has 11 items for ever"),
-        (DividesByZero, r"case all padding: vector\[0, 0\]: the source gives -?inf, expected a finite number"),
+        (
+            DividesByZero,
+            r"case all padding: vector\[0, 0\]: the source gives -?inf, expected a finite number; .* at least 1",
+        ),
         (GivesNan, r"case all padding: vector\[0, 0\]: the source gives nan, expected a finite number"),
         (LooksAtBatch, r"case other neighbours: vector\[0, 0\]: expected -?\d.* bit for bit, found -?\d.*, off by \d"),
-        (LooksAtNeighbour, r"case other neighbours: .* a row's result must depend on that row only"),
+        (
+            LooksAtNeighbour,
+            r"case other neighbours: .* a row's result must depend on that row only, so take means, norms",
+        ),
         (LooksAtPlace, r"case shuffled rows: vector\[\d+, \d\]: .* off by \d.*, relative"),
         (BranchesOnData, r"torch cannot make an ONNX graph of it: Could not guard on data-dependent"),
-        (Counts, r"case all padding: the source itself gave vector\[0, 0\] = .*, then"),
+        (Counts, r"case all padding: the source itself gave vector\[0, 0\] = .*, then .*; .* draw nothing in forward"),
         (DropsRows, r"case all padding: vector: expected the shape \[7, None\], found \[6, 6\]"),
     ],
 )
@@ -143,6 +149,24 @@ def test_all_or_nothing(small: ModuleType, tmp_path: Path) -> None:
         export([item, small.make_source(Role.RANKER, dynamic_length=True)], tmp_path)
     assert {path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"} == before.keys()
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_cosine_is_an_inner_product_for_unit_vectors_alone(small: ModuleType, tmp_path: Path) -> None:
+    """Vectors that were compared by their cosine must have length 1, or the index would rank others first."""
+
+    class Directions(Broken):
+        def wrong(self, vector: Tensor, item: Tensor) -> Tensor:
+            return nn.functional.normalize(vector, dim=-1)
+
+    class Plain(Broken):
+        def wrong(self, vector: Tensor, item: Tensor) -> Tensor:
+            return vector
+
+    (bundle,) = export([small.make_source(Role.ITEM, Directions(), similarity="cosine")], tmp_path / "unit")
+    assert bundle.about["parity"]["cases"][-1] == "unit length"
+    said = r"case unit length: vector\[0\] has the length [\d.]+, expected 1; .* divide by the length in forward"
+    with pytest.raises(ParityError, match=said):
+        export([small.make_source(Role.ITEM, Plain(), similarity="cosine")], tmp_path / "any")
 
 
 def test_counts_are_checked(small: ModuleType, tmp_path: Path) -> None:
@@ -215,7 +239,7 @@ def test_candidates_are_independent(small: ModuleType, tmp_path: Path) -> None:
 
 def test_padding_length_is_tried(small: ModuleType, tmp_path: Path) -> None:
     """Where L is a dynamic axis, a result that depends on how far a history is padded is refused."""
-    with pytest.raises(ParityError, match=r"case 1 more of padding: score\[\d+, \d+\]: .*relative"):
+    with pytest.raises(ParityError, match=r"case 1 more of padding: score\[\d+, \d+\]: .*leave row 0 out of means"):
         export([small.make_source(Role.RANKER, dynamic_length=True)], tmp_path)  # its history is a mean over L
 
 
