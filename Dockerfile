@@ -32,7 +32,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 FROM builder AS nightrec
 RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m pip install --require-hashes -r deploy/locks/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY artifacts artifacts
 COPY features features
 COPY models models
