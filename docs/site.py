@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -11,6 +12,18 @@ from docs.reference import commands_page, config_page
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let fences of ``math`` become formulas that a browser draws by itself."""
+    fence = {"name": "math", "class": "math", "format": formula}
+    config.mdx_configs["pymdownx.superfences"] = {"custom_fences": [fence]}
+    return config
+
+
+def formula(source: str, *_: Any, **__: Any) -> str:
+    """Turn LaTeX into MathML."""
+    return f'<div class="math">{convert(source, display="block")}</div>'
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
