@@ -60,7 +60,7 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["index", "--config", "x.toml", "--date", DATE, "--shard", "1/2"], "this step is one shard, 0/1"),
         (["items", "--config", "x.toml", "--date", DATE, "--group"], "--group"),
         (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
-        (["export", "--out", "x"], "give one of --checkpoint and --factory"),
+        (["export", "--out", "x"], "give one of --checkpoint, --factory and --spec"),
         (["recommend", "--config", "x.toml"], "Missing argument"),
     ],
 )
