@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from artifacts.bundle import FileRecord
 from artifacts.digest import canonical_json, document_digest, file_digest
-from artifacts.documents import read_sealed, write_json, write_sealed
+from artifacts.documents import read_sealed, write_sealed, write_whole
 from artifacts.errors import CorruptError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, inner, listing, mapping, only, table, text, whole
 from artifacts.layout import RecordLayout, ReleaseLayout
@@ -190,7 +190,7 @@ def _content_problems(layout: ReleaseLayout, manifest: Manifest, *, quick: bool)
 def write_record(
     record: RecordLayout, documents: Mapping[Path, Any], *, listed: Mapping[str, FileRecord] | None = None
 ) -> None:
-    """Write JSON *documents* (path in the record to content), and list all that the record then holds.
+    """Write *documents* (path in the record to bytes, or to what JSON shall say), and list all that it then holds.
 
     What was listed before keeps the checksum that it was listed with: a fresh hash is never taken for the truth.
 
@@ -206,8 +206,8 @@ def write_record(
         listed = read_record(record) if is_there(record.contents) else {}
     listed = dict(listed)
     for path, document in documents.items():
-        write_json(path, document)
-        content = canonical_json(document)
+        content = document if isinstance(document, bytes) else canonical_json(document)
+        write_whole(path, content)
         listed[path.name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     files = {name: asdict(file) for name, file in listed.items()}
     write_sealed(record.contents, {"files": files}, version=FORMAT)

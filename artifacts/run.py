@@ -198,7 +198,7 @@ def recording(run: Run) -> Iterator[RecordLayout]:
     """Hold the lock of the run's record while it is read as a whole or changed; what killed writers left is gone."""
     record = run.layout.record
     with exclusive(run.folder / ".record.lock"):
-        for path in (record.gates, record.contents):
+        for path in (record.gates, record.report, record.contents):
             sweep_staged_files(path)
         yield record
 

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from artifacts.store import exclusive, sweep_staged_files
 from artifacts.tables import is_done, sidecar_within
 from batch.memory import forget_peak, give_back_what_is_freed, peak_memory
 from batch.overlap import writing_behind
+
+# Opened for a part of a step with its name and its rows, as far as they are known; gives what is told of rows done.
+Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ class Task:
 
 def nothing(_rows: int) -> None:
     """Ignore progress; the default of every step's ``advance``."""
+
+
+@contextmanager
+def untold(_part: str, _rows: int | None) -> Iterator[Callable[[int], None]]:
+    """Show nobody how far a part of a step is: the default of ``progress``."""
+    yield nothing
 
 
 def require_bundle(run: Run, bundle: Bundle) -> None:
@@ -116,9 +125,9 @@ def do_shards(
                     skipped += 1
                     continue
                 sweep_staged_files(task.path)
-                began, start = time.time(), time.monotonic()
+                began, clock = time.time(), time.monotonic()
                 counted = work(task, stack)
-                seconds = round(time.monotonic() - start, 3)
+                seconds = round(time.monotonic() - clock, 3)
                 spans.append(Span(task.shard, round(began, 3), seconds, counted["rows"], peak_memory()))
                 counts.update(counted)
                 finish(stack.pop_all())

@@ -17,6 +17,7 @@ from nightrec.tables import (
     InputTables,
     Metrics,
     Night,
+    Report,
     Retrieve,
     Score,
     Segments,
@@ -44,6 +45,7 @@ class Config(Table):
     gates: dict[str, Any] = Field(default_factory=dict)
     """What differs from the gates' defaults; docs/gates.md has them all."""
     segments: Segments = Segments()
+    report: Report = Report()
     metrics: Metrics = Metrics()
     train: Train | None = None
 

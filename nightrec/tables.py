@@ -295,6 +295,13 @@ class Metrics(Table):
         return self
 
 
+class Report(Table):
+    """``[report]``: what the page of a night shows of people."""
+
+    sample_users: Literal["none", "pseudonym", "id"] = "pseudonym"
+    """How its ten users are shown, with what they had and are given: not at all, numbered, or by their ids."""
+
+
 class Train(Table):
     """``[train]``: what ``nightrec fit`` learns from; the night reads none of it."""
 

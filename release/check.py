@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, RefusedError
-from artifacts.release import record_problems, write_record
+from artifacts.release import read_record, record_problems, write_record
 from artifacts.run import Run, recording
 from artifacts.store import STAGING_PREFIX, is_there, remove_file
 from release.changes import Earlier, Levels, compared, figures_of, model_change, segment_levels
@@ -179,4 +179,7 @@ def _keep(run: Run, report: GateReport) -> None:
                 remove_file(record.contents)
         except CorruptError:
             remove_file(record.contents)  # the verdict is made anew, and so is the list of what was recorded
-        write_record(record, {record.gates: report.document()})
+        listed = read_record(record) if is_there(record.contents) else {}
+        listed.pop(record.report.name, None)  # it speaks of the verdict before
+        write_record(record, {record.gates: report.document()}, listed=listed)
+        remove_file(record.report)

@@ -127,6 +127,16 @@ def content_of_release(layout: ReleaseLayout, manifest: Manifest) -> Content:
     )
 
 
+def index_parameters_of(layout: ReleaseLayout, manifest: Manifest) -> dict[str, Any]:
+    """Verify and read what a release says of its index.
+
+    Raises:
+        CorruptError: If the file is not listed, missing or changed.
+    """
+    path = layout.index.parameters
+    return read_json(verify_content_file(layout, manifest, path.relative_to(layout.folder).as_posix()))
+
+
 def batches_of(
     paths: Sequence[Path], columns: Sequence[str] | None = None, *, most: int | None = None
 ) -> Iterator[pa.RecordBatch]:

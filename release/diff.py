@@ -135,7 +135,7 @@ def diff(root: Path, before: str, after: str, *, top: int = 10, memory: str = "1
         churn=churn,
         score_psi=psi.value if psi else None,
         **moved,
-        parameters=dict(_differing(_made_with(releases[0], old), _made_with(releases[1], new))),
+        parameters=dict(differing(_made_with(releases[0], old), _made_with(releases[1], new))),
         notes=tuple(f"{name}: {reason}" for name, reason in unmeasured.items() if reason),
     )
 
@@ -221,15 +221,33 @@ def _moved(pairs: str, groups: Sequence[tuple[Sequence[Path], Sequence[Path]]], 
 
 
 def _made_with(release: Release, content: Content) -> dict[str, Any]:
-    """Give what a release was made with: its index, its config as far as content depends on it, its bundles."""
+    return made_with(content.parameters, release.manifest.bundles, semantic_of(release))
+
+
+def semantic_of(release: Release) -> dict[str, Any] | None:
+    """Give the config of a release as far as content depends on it; None where its record does not say."""
     record = release.layout.record
+    if record.run.name not in read_record(record):
+        return None
+    semantic: dict[str, Any] | None = read_json(verify_record_file(record, record.run)).get("semantic")
+    return semantic
+
+
+def made_with(
+    parameters: Mapping[str, Any], bundles: Mapping[str, Any], semantic: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Give what a night was made with, flat: its index, its bundles, its config as far as content depends on it.
+
+    Args:
+        parameters: What ``index.json`` says.
+        bundles: Role to ids.
+        semantic: The config; None where it is not known.
+    """
     said: dict[str, Any] = {
-        "index": {key: value for key, value in content.parameters.items() if key not in _NOT_PARAMETERS},
-        "bundles": release.manifest.bundles,
+        "index": {key: value for key, value in parameters.items() if key not in _NOT_PARAMETERS},
+        "bundles": bundles,
     }
-    if record.run.name in read_record(record):
-        said["config"] = read_json(verify_record_file(record, record.run)).get("semantic")
-    return dict(_flat(said))
+    return dict(_flat(said | ({"config": semantic} if semantic is not None else {})))
 
 
 def _flat(said: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
@@ -240,7 +258,8 @@ def _flat(said: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{at}{key}", value
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield the keys whose values differ, in order, with both values; None where a key is not there."""
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             yield key, (old.get(key), new.get(key))

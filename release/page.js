@@ -4,12 +4,14 @@ const MARKS = ["#4c84c4", "#dd7f2f", "#3a9c76", "#b46fb8", "#b0902a", "#d45c62",
 const CONFIG = {
   aria: false, // the element around it says what it shows
   background: null,
-  font: "inherit",
+  font: "system-ui, sans-serif",
   view: { stroke: null },
   mark: { color: MARKS[0], aria: false },
   range: { category: MARKS, ramp: ["#c6dbf3", "#4c84c4", "#143f73"] },
   axis: { aria: false, labelLimit: 150, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", gridOpacity: 0.6 },
-  legend: { aria: false, orient: "top", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", columns: 3, labelLimit: 140 },
+  legend: { aria: false, orient: "top", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", columns: innerWidth < 600 ? 2 : 5, labelLimit: 140 },
+  axisQuantitative: { tickCount: 5 },
+  rule: { color: "#8a8f98", aria: false },
   line: { strokeWidth: 2 },
 };
 for (const place of document.querySelectorAll("[data-chart]")) {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.documents import read_sealed
-from artifacts.errors import CorruptError, RefusedError
+from artifacts.errors import ConflictError, CorruptError, RefusedError
 from artifacts.layout import RecordLayout, ReleaseLayout, RootLayout
 from artifacts.release import (
     ContentFile,
@@ -100,7 +100,7 @@ def publish(
     objection = _objection(run, earlier.version if earlier else None, channel)
     if objection and override is None:
         raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
-    manifest = _manifest(run, earlier)
+    manifest = manifest_of(run, earlier)
     layout = RootLayout(root).release(manifest.version)
     moves, note = _may_move(root, pointer, manifest, channel, supersede)
     overrides: list[dict[str, str]] = []
@@ -109,16 +109,13 @@ def publish(
     if moves and supersede is not None and pointer is not None and pointer.date == manifest.date:
         overrides.append({"rule": "one content of a date", "found": pointer.version, "reason": supersede})
 
-    stored = not is_there(layout.manifest)
-    if stored:
-        _store(run, replace(manifest, overrides=tuple(overrides)), layout)
-    elif moves:
+    stored = _store(run, replace(manifest, overrides=tuple(overrides)), layout)
+    if moves and not stored:
         verify_release(layout.folder)
     release = Release(layout, Manifest.read(layout.manifest))
     if moves:
         reason = "; ".join(f"{entry['rule']}: {entry['reason']}" for entry in overrides)
-        pointer, before = point_at(release, pointer, reason=reason), pointer
-        move_pointer(root, channel, expected=before, pointer=pointer)
+        pointer, moves = _move(root, channel, pointer, point_at(release, pointer, reason=reason))
     return Published(
         version=release.version,
         folder=layout.folder,
@@ -175,7 +172,13 @@ def _again(run: Run, channel: str) -> str:
     return f"run `nightrec check --date {run.date}{'' if channel == LATEST else f' --channel {channel}'}` again"
 
 
-def _manifest(run: Run, earlier: Release | None) -> Manifest:
+def manifest_of(run: Run, earlier: Release | None) -> Manifest:
+    """Say what *run* would be as a release, after *earlier*; overrides come to it when it is published.
+
+    Raises:
+        RefusedError: If there is no row to publish.
+        StaleRunError: If a step is not finished.
+    """
     files = {
         name: ContentFile.of(sidecar_within(path, run.run_key)) for name, path in sorted(content_files(run).items())
     }
@@ -199,6 +202,11 @@ def _may_move(
     if pointer.hold:
         held = f"{channel} is held at {pointer.version} by {pointer.hold.who} ({pointer.hold.why})"
         return False, f"{held} until `nightrec releases resume`"
+    if manifest.version in pointer.withdrawn:
+        return False, (
+            f"{channel} stays at {pointer.version}: a rollback took {manifest.version} back; to give it to readers "
+            f"again, run `nightrec releases promote {manifest.version}`"
+        )
     if pointer.date > manifest.date:
         return False, f"{channel} stays at {pointer.version}, which is of a later date"
     if pointer.date < manifest.date:
@@ -211,14 +219,35 @@ def _may_move(
     return True, f"{channel} names it, in place of {pointer.version}"
 
 
-def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> None:
+def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> bool:
+    """Store a release; False if its equal is there already, or was stored by someone else meanwhile."""
+    if is_there(layout.manifest):
+        return False
     sweep_staged_folders(layout.folder.parent)
-    with staged_folder(layout.folder) as folder:
-        staged = ReleaseLayout(folder)
-        for name, path in content_files(run).items():
-            copy_verified(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
-        _store_record(run, staged.record)
-        manifest.write(staged.manifest)
+    try:
+        with staged_folder(layout.folder) as folder:
+            staged = ReleaseLayout(folder)
+            for name, path in content_files(run).items():
+                copy_verified(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
+            _store_record(run, staged.record)
+            manifest.write(staged.manifest)
+    except ConflictError:
+        if not is_there(layout.manifest):
+            raise
+        return False
+    return True
+
+
+def _move(root: Path, channel: str, before: Pointer | None, pointer: Pointer) -> tuple[Pointer, bool]:
+    """Move a pointer; give what it says then, and False if someone else moved it to this very release meanwhile."""
+    try:
+        move_pointer(root, channel, expected=before, pointer=pointer)
+    except ConflictError:
+        now = read_pointer(root, channel)
+        if now is None or now.version != pointer.version:
+            raise
+        return now, False
+    return pointer, True
 
 
 def _store_record(run: Run, staged: RecordLayout) -> None:
