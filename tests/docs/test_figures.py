@@ -45,3 +45,4 @@ def test_each_formula_becomes_mathml(block: Block) -> None:
 
     assert "<math" in text
     assert "\\" not in text
+    assert "&amp;" not in text
