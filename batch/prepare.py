@@ -4,7 +4,7 @@ import datetime
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from artifacts.run import FORMAT, Run, StepResult, find_run, run_key_of
 from artifacts.store import STAGING_PREFIX, exclusive, flush, is_there, send_folder, size_of
 from artifacts.tables import read_sidecar, sidecar_within, writing_table
 from batch.profile import resolve_profile
-from batch.shards import nothing
+from batch.shards import Progress, untold
 from features.catalogue import encode_catalogue
 from features.day import data_day, require_day
 from features.histories import Cut, open_histories
-from features.inputs import Inputs, check_inputs, fingerprint_inputs
+from features.inputs import Inputs, check_inputs, count_events, fingerprint_inputs
 from features.ordered import Engine
 from features.vocabulary import Vocabulary, load_vocabularies
 
@@ -83,7 +83,7 @@ class PrepareRequest:
     seen_future: str = ""
 
 
-def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], None] = nothing) -> tuple[Run, StepResult]:
+def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold) -> tuple[Run, StepResult]:
     """Make the run that *request* asks for, or find it.
 
     One ``prepare`` of a date runs at a time; another waits for it. A killed one leaves only a staging folder, which
@@ -92,7 +92,7 @@ def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], Non
     Args:
         root: The surface's root.
         request: What is asked.
-        advance: Told how many users were written, from time to time.
+        progress: Opened for each part of the step with its name and rows, and told how many were done.
 
     Returns:
         The run, which is the date's current one from now on, and what was done: all shards count as skipped where
@@ -121,7 +121,7 @@ def prepare(root: Path, request: PrepareRequest, *, advance: Callable[[int], Non
         run = _find(layout, request.date, asked)
         skipped = request.shards if run else 0
         if run is None:
-            run = _make(layout, request, bundles, semantic, profile, advance)
+            run = _make(layout, request, bundles, semantic, profile, progress)
             answer = {"asked": asked, "run_key": run.run_key}
             write_sealed(layout.request(request.date, asked), answer, version=FORMAT)
         write_json(layout.current_run(request.date), {"run_key": run.run_key})
@@ -135,7 +135,7 @@ def _make(
     bundles: Sequence[Bundle],
     semantic: dict[str, Any],
     profile: dict[str, Any],
-    advance: Callable[[int], None],
+    progress: Progress,
 ) -> Run:
     """Check the inputs, write all tables into a staging folder, name the run by them, and move it to its place."""
     day = datetime.date.fromisoformat(request.date)
@@ -151,7 +151,7 @@ def _make(
     parent = layout.current_run(request.date).parent
     with _staging(parent) as staging:
         folder = staging / "run"
-        counts = _write_tables(RunLayout(folder), request, bundles, staging / "scratch", advance)
+        counts = _write_tables(RunLayout(folder), request, bundles, staging / "scratch", progress)
         inputs = _digest(RunLayout(folder), request.shards)
         ids = _ids_of(bundles)
         run_key = run_key_of(inputs, ids, semantic, profile)
@@ -200,7 +200,7 @@ def _write_tables(
     request: PrepareRequest,
     bundles: Sequence[Bundle],
     scratch: Path,
-    advance: Callable[[int], None],
+    progress: Progress,
 ) -> dict[str, int]:
     """Write every prepared table; the same rows give the same bytes, whatever files they came from."""
     spec = _joint_spec(bundles)
@@ -225,10 +225,13 @@ def _write_tables(
         popular_days=request.popular_days,
         sample_users=request.sample_users,
     )
-    engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads)
-    with open_histories(
-        request.inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
-    ) as histories:
+    with ExitStack() as stack:
+        with progress("reading", count_events(request.inputs)) as advance:
+            engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads, advance=advance)
+            opened = open_histories(
+                request.inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
+            )
+            histories = stack.enter_context(opened)
         popular, sample, replayed = histories.popular(), histories.sample(), histories.replay()
         write(layout.popular, [popular], popular.schema)
         write(layout.sample, [sample], sample.schema)
@@ -241,6 +244,7 @@ def _write_tables(
         ):
             write(path, [table], table.schema)
         user_type = sample.schema.field("user_id").type
+        advance = stack.enter_context(progress("writing", histories.counts["users"]))
         for shard in range(request.shards):
             rows = _counted(histories.histories(shard), advance)
             write(layout.histories(shard, request.shards), rows, sample.schema)

@@ -167,6 +167,17 @@ def opening_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise InputError(f"{path}: expected a whole Parquet file, but it cannot be read ({error})") from error
 
 
+def count_events(inputs: Inputs) -> int | None:
+    """Add up the rows that the files of interactions say they have; None for ready-made histories, which do not."""
+    if inputs.behaviours == "histories":
+        return None
+    rows = 0
+    for path in files_of(inputs.sources["interactions"]).paths:
+        with opening_parquet(path) as file:
+            rows += file.metadata.num_rows
+    return rows
+
+
 def check_schemas(table: str, source: Source, files: Files) -> dict[str, pa.DataType]:
     """Check the columns of every file of *source*, and give their types by our names.
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -33,11 +33,13 @@ class Engine:
         scratch: Folder for what does not fit into memory; emptied in the end.
         memory: Limit, such as ``"4GB"``.
         threads: 0 for all.
+        advance: Told how many events were read, from time to time.
     """
 
     scratch: Path
     memory: str = "4GB"
     threads: int = 0
+    advance: Callable[[int], None] = lambda events: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def open_ordered(
         with connection:
             with converting_errors():
                 connection.execute(QUIET)
-                counts = _load_events(connection, inputs, types, now_us)
+                counts = _load_events(connection, inputs, types, now_us, engine.advance)
                 counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
                 item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
                 counts |= _order_events(connection, counts, now_us)
@@ -169,7 +171,13 @@ def _create(
         connection.unregister("stream")
 
 
-def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: IdTypes, now_us: int) -> dict[str, int]:
+def _load_events(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: Inputs,
+    types: IdTypes,
+    now_us: int,
+    advance: Callable[[int], None],
+) -> dict[str, int]:
     """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
 
     An event before 1970 is kept, as the oldest of its user's, and counted: it is often a clock that was not set.
@@ -186,6 +194,7 @@ def _load_events(connection: duckdb.DuckDBPyConnection, inputs: Inputs, types: I
             counts["interactions_null"] += batch.num_rows - whole.num_rows
             counts["interactions_future"] += whole.num_rows - past.num_rows
             counts["interactions_before_1970"] += int(np.count_nonzero(past.column("time_us").to_numpy() < 0))
+            advance(batch.num_rows)
             yield past
             nothing = [pa.nulls(len(others), kind) for kind in (types.item_id, pa.int64())]
             yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,27 @@ def test_prepared_tables_say_what_a_plain_loop_says(tmp_path, ask):
         assert row["history_length"] == len(own)
     assert (result.shards, result.skipped, result.rows, run.counts["users_cold"]) == (3, 0, USERS, 10)
     assert run.now == int(END.timestamp())
+
+
+def test_it_tells_how_far_it_is_of_how_much(tmp_path, ask):
+    """Each part is opened with the rows that it will go through, and is told of every one of them."""
+    told: dict[str, list[int | None]] = {}
+
+    @contextmanager
+    def progress(part, rows):
+        told[part] = [rows, 0]
+
+        def advance(done):
+            told[part][1] += done
+
+        yield advance
+
+    run, _ = prepare(tmp_path / "root", ask(), progress=progress)
+
+    read, users = run.counts["interactions_read"], run.counts["users"]
+    assert told == {"reading": [read, read], "writing": [users, users]}
+    assert read > 0
+    assert users > 0
 
 
 def test_seen_and_histories_hold_the_same_users_in_the_same_order(tmp_path, ask):
