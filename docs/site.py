@@ -37,6 +37,7 @@ def pages() -> dict[str, str]:
     """Give the pages that lie in no file of docs/, by name."""
     return {
         "index.md": from_the_root((ROOT / "README.md").read_text("utf-8")),
+        **{name: from_the_root((ROOT / name).read_text("utf-8")) for name in ("CONTRIBUTING.md", "CHANGELOG.md")},
         "reference/commands.md": commands_page(),
         "reference/config.md": config_page(),
     }

@@ -14,7 +14,10 @@ from tests.pictures import HOUSE, README, draw_house, drawn_in
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "features", "models", "export", "batch", "release", "nightrec")
 FOLDERS = {*PACKAGES, "dags", "tests", "benchmarks", "examples", "deploy", "docs"}
-FILES = {"Dockerfile", "Makefile", "mkdocs.yml", "README.md", "constraints.txt", "pyproject.toml"}
+FILES = {
+    *("Dockerfile", "Makefile", "mkdocs.yml", "constraints.txt", "pyproject.toml"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "NOTICE"),
+}
 MADE = {"build", "mutants"}  # what the Makefile's targets make; git ignores it
 HEAVY = ("numpy", "pyarrow", "duckdb", "onnxruntime", "faiss", "torch", "keras", "onnx", "ray", "pydantic", "airflow")
 IMPORTED_AS = {"faiss-cpu": "faiss", "faiss-gpu": "faiss", "onnxruntime-gpu": "onnxruntime"}
