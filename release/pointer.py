@@ -9,7 +9,7 @@ from typing import Any
 
 from artifacts.documents import find_json, require_format, swap_json
 from artifacts.errors import CorruptError, UsageError
-from artifacts.fields import DAY, PROSE, SHA256, VERSION, mapping, only, text, whole
+from artifacts.fields import DAY, PROSE, SHA256, VERSION, listing, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
 from artifacts.release import Manifest, manifest_digest
 from artifacts.store import is_there, names_in
@@ -46,6 +46,7 @@ class Pointer:
         date: Data date of the release.
         hold: Set by a rollback, until it is resumed.
         reason: Why it moved other than forward; ``""`` for an ordinary night.
+        withdrawn: Releases of later dates that rollbacks took back: no publish moves to them, only a promotion.
     """
 
     version: str
@@ -54,11 +55,12 @@ class Pointer:
     date: str
     hold: Hold | None = None
     reason: str = ""
+    withdrawn: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """What goes into JSON; an absent hold or reason is left out."""
-        document = {"format": FORMAT, **asdict(self)}
-        return {key: value for key, value in document.items() if key not in {"hold", "reason"} or value}
+        """What goes into JSON; what is absent - hold, reason, withdrawn - is left out."""
+        document = {"format": FORMAT, **asdict(self), "withdrawn": [*self.withdrawn]}
+        return {key: value for key, value in document.items() if key not in {"hold", "reason", "withdrawn"} or value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,13 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
 
 
 def _pointer(document: dict[str, Any]) -> Pointer:
-    only(document, "format", "version", "manifest_sha256", "sequence", "date", "hold", "reason")
+    only(document, "format", "version", "manifest_sha256", "sequence", "date", "hold", "reason", "withdrawn")
     hold = None
     if "hold" in document:
         said = mapping(document, "hold")
         only(said, "who", "why", "withdrawn")
         hold = Hold(text(said, "who", PROSE), text(said, "why", PROSE), text(said, "withdrawn", VERSION))
+    taken_back = listing(document, "withdrawn") if "withdrawn" in document else []
     return Pointer(
         version=text(document, "version", VERSION),
         manifest_sha256=text(document, "manifest_sha256", SHA256),
@@ -141,6 +144,7 @@ def _pointer(document: dict[str, Any]) -> Pointer:
         date=text(document, "date", DAY),
         hold=hold,
         reason=text(document, "reason", PROSE) if "reason" in document else "",
+        withdrawn=tuple(text({"withdrawn": one}, "withdrawn", VERSION) for one in taken_back),
     )
 
 
@@ -156,10 +160,12 @@ def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer:
 
 
 def point_at(release: Release, before: Pointer | None, *, hold: Hold | None = None, reason: str = "") -> Pointer:
-    """Make the pointer that names *release* and follows *before*."""
+    """Make the pointer that names *release* and follows *before*; with a *hold* it takes back what *before* names."""
     sequence = before.sequence + 1 if before else 1
-    digest = manifest_digest(release.layout)
-    return Pointer(release.version, digest, sequence, release.manifest.date, hold, reason)
+    digest, date = manifest_digest(release.layout), release.manifest.date
+    taken_back = [*before.withdrawn, *([before.version] if hold else [])] if before else []
+    withdrawn = tuple(version for version in taken_back if version[:10] > date)
+    return Pointer(release.version, digest, sequence, date, hold, reason, withdrawn)
 
 
 def follow(root: Path, channel: str = LATEST) -> Release:

@@ -199,16 +199,8 @@ def _may_move(
     if pointer.version == manifest.version:
         follow(root, channel)
         return False, f"{channel} names it already"
-    if pointer.hold:
-        held = f"{channel} is held at {pointer.version} by {pointer.hold.who} ({pointer.hold.why})"
-        return False, f"{held} until `nightrec releases resume`"
-    if manifest.version in pointer.withdrawn:
-        return False, (
-            f"{channel} stays at {pointer.version}: a rollback took {manifest.version} back; to give it to readers "
-            f"again, run `nightrec releases promote {manifest.version}`"
-        )
-    if pointer.date > manifest.date:
-        return False, f"{channel} stays at {pointer.version}, which is of a later date"
+    if stays := _stays(pointer, manifest, channel):
+        return False, stays
     if pointer.date < manifest.date:
         return True, f"{channel} names it, after {pointer.version}"
     if supersede is None:
@@ -217,6 +209,19 @@ def _may_move(
             "to replace it, give --supersede REASON"
         )
     return True, f"{channel} names it, in place of {pointer.version}"
+
+
+def _stays(pointer: Pointer, manifest: Manifest, channel: str) -> str:
+    """Say why a pointer does not move to a release, whatever reason is given; ``""`` if it may."""
+    if pointer.hold:
+        held = f"{channel} is held at {pointer.version} by {pointer.hold.who} ({pointer.hold.why})"
+        return f"{held} until `nightrec releases resume`"
+    if manifest.version in pointer.withdrawn:
+        return (
+            f"{channel} stays at {pointer.version}: a rollback took {manifest.version} back; "
+            f"`nightrec releases promote {manifest.version}` gives it to readers again"
+        )
+    return f"{channel} stays at {pointer.version}, which is of a later date" if pointer.date > manifest.date else ""
 
 
 def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> bool:

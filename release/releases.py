@@ -209,7 +209,8 @@ def rollback(root: Path, version: str, *, who: str, why: str, channel: str = LAT
 def resume(root: Path, *, who: str, why: str = "", channel: str = LATEST) -> Pointer:
     """Lift the hold of a rollback: the next night that is published moves *channel* again.
 
-    The pointer itself stays until then; publishing again a night that was only stored moves it to that.
+    The pointer itself stays until then; publishing again a night that was only stored moves it to that, but never to
+    one that a rollback took back: :func:`promote` does.
 
     Raises:
         UsageError: If there is no hold, or nobody asks.

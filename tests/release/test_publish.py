@@ -20,8 +20,8 @@ from artifacts.store import STAGING_PREFIX
 from artifacts.tables import finish_file
 from release.check import check
 from release.pointer import earlier_release, follow, move_pointer, point_at, read_pointer, versions
-from release.publish import Published, publish
-from release.releases import resume, rollback
+from release.publish import Published, _store_record, publish
+from release.releases import promote, resume, rollback
 
 Make = Callable[..., Run]
 
@@ -277,6 +277,80 @@ def test_rollback_holds_latest_until_resume(night: Make, released: Callable[...,
     assert follow(tmp_path).version == third.version
     with pytest.raises(UsageError, match="not held"):
         resume(tmp_path, who="on call")
+
+
+def test_what_was_rolled_back_comes_back_by_promotion_alone(
+    night: Make, released: Callable[..., Published], tmp_path: Path
+) -> None:
+    """After resume, publishing a withdrawn night again says so and moves nothing; promoting it moves, on purpose.
+
+    Of three nights two are rolled back, one after the other; both stay withdrawn until a later one is published.
+    """
+    first, second = released(), released(date="2026-03-02", shift=1)
+    run = night(date="2026-03-03", shift=2)
+    check(run, tmp_path, threads=1)
+    third = publish(run, tmp_path)
+    for version in (second.version, first.version):
+        rollback(tmp_path, version, who="on call", why="empty lists")
+    resume(tmp_path, who="on call")
+    pointer = read_pointer(tmp_path)
+    assert pointer
+    assert pointer.withdrawn == (third.version, second.version)
+    assert check(run, tmp_path, threads=1).earlier == first.version
+
+    again = publish(run, tmp_path)
+
+    assert (again.stored, again.moved, again.current, again.held) == (False, False, False, False)
+    assert again.note.endswith(
+        f"LATEST stays at {first.version}: a rollback took {third.version} back; "
+        f"`nightrec releases promote {third.version}` gives it to readers again"
+    )
+    assert read_pointer(tmp_path) == pointer
+    promote(tmp_path, second.version, who="on call", why="it was another's fault")
+    moved = read_pointer(tmp_path)
+    assert moved
+    assert (moved.version, moved.withdrawn) == (second.version, (third.version,))
+    fourth = released(date="2026-03-04", shift=3)
+    assert fourth.moved
+    assert "withdrawn" not in json.loads((tmp_path / "LATEST").read_text())
+
+
+@pytest.mark.parametrize("withdrawn", ["2026-03-02-aaaaaaaaaaaa", ["2026-03-02"], [1]])
+def test_strange_withdrawals_are_no_pointer(
+    released: Callable[..., Published], tmp_path: Path, withdrawn: object
+) -> None:
+    """A pointer whose list of withdrawn releases is none is refused."""
+    released()
+    document = json.loads((tmp_path / "LATEST").read_text())
+    (tmp_path / "LATEST").write_text(json.dumps({**document, "withdrawn": withdrawn}))
+    with pytest.raises(CorruptError, match=r"LATEST: expected the fields of a pointer \(.*withdrawn"):
+        read_pointer(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["stored", "moved"])
+def test_equal_content_that_someone_else_publishes_meanwhile_is_a_no_op(
+    night: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    """Whoever comes second, while it copies or before it moves the pointer, finds the release and LATEST as wanted."""
+    run = night()
+    answers: list[Published] = []
+    theirs: Callable[..., None] = {"stored": _store_record, "moved": move_pointer}[when]
+    name = f"release.publish.{theirs.__name__}"
+
+    def overtaken(*args: Any, **said: Any) -> None:
+        monkeypatch.setattr(name, theirs)
+        answers.append(publish(run, tmp_path, override="a reason"))
+        theirs(*args, **said)
+
+    monkeypatch.setattr(name, overtaken)
+    second = publish(run, tmp_path, override="another reason")
+
+    (first,) = answers
+    assert (first.stored, first.moved, first.sequence) == (when == "stored", True, 1)
+    assert (second.stored, second.moved, second.current, second.sequence) == (when == "moved", False, True, 1)
+    assert second.manifest_sha256 == first.manifest_sha256
+    verify_release(first.folder)
+    assert follow(tmp_path).version == first.version
 
 
 def test_rollback_goes_back_to_what_is_whole(released: Callable[..., Published], tmp_path: Path) -> None:
