@@ -105,6 +105,6 @@ def find_report(record: RecordLayout) -> Path:
         UsageError: If it has none.
         CorruptError: If it is changed.
     """
-    if not report_stands(record):
-        raise UsageError(f"{record.report}: there is no report; the night was not checked, or its report was not made")
+    if not is_there(record.contents) or record.report.name not in read_record(record):
+        raise UsageError(f"{record.report}: there is no report; `nightrec check` makes one")
     return fetched(verify_record_file(record, record.report))

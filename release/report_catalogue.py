@@ -124,7 +124,7 @@ def _movers(subject: Subject) -> Chart | Note:
         rows,
         value=number("change", "more or fewer of 1,000 recommendations", form="+.2~f"),
         of=name("item", order=names),
-        color={**colour("way", ("up", "down"), ("#3a9c76", "#dd7f2f")), "legend": None},
+        color={**colour("way", ("up", "down"), ("#4c84c4", "#dd7f2f")), "legend": None},
         tooltip=hover(("item", "item", ""), ("was", "was", ".3f"), ("is", "is", ".3f")),
     )
     table = Table(

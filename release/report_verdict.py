@@ -13,7 +13,7 @@ from release.verdicts import GateReport, State, Verdict
 
 KIND: dict[State, Kind] = {State.PASS: "good", State.WARN: "warn", State.FAIL: "bad", State.SKIP: "none"}
 WORD = {State.PASS: "holds", State.WARN: "warns", State.FAIL: "fails", State.SKIP: "does not apply"}
-COLOURS = {State.PASS: "#3a9c76", State.WARN: "#dd9a2f", State.FAIL: "#d45c62", State.SKIP: "#9aa1ab"}
+COLOURS = {State.PASS: "#4c84c4", State.WARN: "#dd7f2f", State.FAIL: "#d45c62", State.SKIP: "#8a8f98"}
 
 # What people want to see of a release beside the one before, in this order.
 COMPARED = {

@@ -83,6 +83,7 @@ RELEASE_FILES = {
     "release: manifest": "manifest.json",
     "release: record": "record/record.json",
     "release: verdict": "record/gates.json",
+    "release: report": "record/report.html",
 }
 
 

@@ -61,6 +61,7 @@ class Night:
         popular: Items with events of the last days, most first.
         replayed: Each user of the replay with the catalogue rows of what they did on the data date.
         replayed_shift: Moves the replay's lists along the catalogue.
+        title: What each item is called.
     """
 
     date: str = "2026-03-01"
@@ -85,6 +86,7 @@ class Night:
     popular: list[int] = field(default_factory=list)
     replayed: dict[Any, list[int]] = field(default_factory=dict)
     replayed_shift: int = 0
+    title: Callable[[int], str | None] = lambda item: None
 
 
 def make_run(root: Path, night: Night) -> Run:
@@ -97,7 +99,8 @@ def make_run(root: Path, night: Night) -> Run:
         for role in ("item", "user", "ranker")
     }
     retrieve = {"exclude_seen": night.exclude_seen, "exclude_days": 2}
-    semantic = {"shift": night.shift, "shards": night.shards, "retrieve": retrieve}
+    history = {"popular_days": 30}
+    semantic = {"shift": night.shift, "shards": night.shards, "retrieve": retrieve, "history": history}
     inputs = document_digest([night.date, [str(user) for user in night.users]])
     key = run_key_of(inputs, bundles, semantic, {})
     folder = RootLayout(root).run(night.date, key).folder
@@ -136,7 +139,8 @@ def _catalogue_and_index(run: Run, night: Night) -> None:
     ids = pa.array(night.items, pa.int64())
     schema = schemas.catalogue(pa.int64(), ["item_id"])
     eligible = [night.eligible(item) for item in night.items]
-    columns = [ids, pa.array(range(2, count + 2), pa.int32()), eligible, [True] * count, pa.nulls(count, pa.string())]
+    titles = pa.array([night.title(item) for item in night.items], pa.string())
+    columns = [ids, pa.array(range(2, count + 2), pa.int32()), eligible, [True] * count, titles]
     _write(run, layout.catalogue, schema, pa.table(columns, schema=schema))
 
     schema, popular = schemas.popular(pa.int64()), [item for item in night.popular if item in night.items]
@@ -156,7 +160,9 @@ def _catalogue_and_index(run: Run, night: Night) -> None:
     write_ivf(layout.index.ivf, vectors[indexed])
     finish_file(layout.index.ivf, inputs="i")
     counts = {"indexed": len(indexed), "ineligible": count - len(indexed), "no_signal": 0, "nan_vectors": 0}
-    parameters = {"recall": 0.99, "recall_users": 30, "imbalance": 1.0, "counts": counts}
+    parameters: dict[str, Any] = {"recall": 0.99, "recall_users": 30, "imbalance": 1.0, "counts": counts}
+    parameters |= {"recall_k": 10, "recall_target": 0.95, "recall_interval": [0.985, 0.995], "items": len(indexed)}
+    parameters |= {"nlist": 2, "nprobe": 2, "curve": [[1, 0.7], [2, 0.99]]}
     write_json(layout.index.parameters, {**parameters, **night.parameters})
     finish_file(layout.index.parameters, inputs="i")
 
