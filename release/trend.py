@@ -7,6 +7,7 @@ from datetime import timedelta
 from statistics import median
 from typing import Any
 
+from release.charts import colour
 from release.gate import Gate
 from release.nights import Outcome, Recorded
 from release.page import Cell, Chart, Folded, Kind, Mark, Note, Part, Section, Table, page
@@ -28,8 +29,25 @@ _STATES: dict[str, tuple[Kind, str]] = {
     State.FAIL: ("bad", "#d45c62"),
     State.SKIP: ("none", "#8a8f98"),
 }
-_DAY = {"field": "date", "type": "temporal", "scale": {"type": "utc"}, "title": None, "axis": {"labelOverlap": True}}
-_BAND = {"field": "date", "type": "ordinal", "title": None, "axis": {"labelOverlap": True, "labelAngle": -40}}
+_LABELS = {"labelOverlap": "greedy", "labelSeparation": 8}
+_DAY = {
+    "field": "date",
+    "type": "temporal",
+    "scale": {"type": "utc"},
+    "title": None,
+    "axis": {"format": "%-d %b", "tickCount": 6, **_LABELS},
+}
+_BAND = {
+    "field": "date",
+    "type": "ordinal",
+    "title": None,
+    "axis": {
+        "labelExpr": "utcFormat(toDate(datum.value), '%-d %b')",
+        "labelAngle": 0,
+        "labelBound": True,
+        **_LABELS,
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,7 @@ def _figure(figure: str, name: str) -> _Line:
 
 
 _COUNTS = {
-    "Users": [_figure("users", "users"), _figure("users_cold", "without a history")],
+    "Users": [_figure("users", "users"), _figure("users_cold", "without history")],
     "Items": [
         _figure("items", "in the catalogue"),
         _figure("items_eligible", "eligible"),
@@ -58,19 +76,19 @@ _COUNTS = {
 }
 _METRICS = {
     "Retrieval": [_figure("recall", "recall of the index against exact search")],
-    "Hits on the day's real events": [
-        _figure("hit_rate", "the night's models, of the day before"),
-        _figure("hit_rate_earlier", "the lists that readers had"),
+    "Share of the day's real events that the lists held": [
+        _figure("hit_rate", "tonight's models"),
+        _figure("hit_rate_earlier", "the lists before"),
     ],
     "Change of the lists": [_figure("churn", "share of the top 10 that is new")],
     "Change of the scores": [_figure("score_psi", "population stability index")],
-    "Spread": [
-        _figure("coverage", "share of items recommended at all"),
-        _figure("exposure_top", "share of the rows that the top 1 % of items take"),
+    "Spread, as shares": [
+        _figure("coverage", "items recommended"),
+        _figure("exposure_top", "rows of the top 1 %"),
     ],
-    "What the models know": [
-        _figure("unknown_share", "share of behaviours with an unknown item"),
-        _figure("cold_share", "share of users without a history"),
+    "What the models do not know, as shares": [
+        _figure("unknown_share", "unknown items"),
+        _figure("cold_share", "cold users"),
     ],
     "Age of the models": [_figure("model_age", "days since their last training day")],
 }
@@ -153,24 +171,26 @@ def _gates(days: Sequence[str], by_date: Mapping[str, Recorded], gates: Mapping[
     if not names:
         return ["No night has a verdict."]
     verdicts = {day: {one.name: one for one in by_date[day].verdicts} if day in by_date else {} for day in days}
-    values = [
-        {"date": day, "of": name, "is": str(verdicts[day][name].state)}
-        for day in days
-        for name in names
-        if name in verdicts[day]
-    ]
-    spec = {**_heat(values, _STATES), "height": {"step": 16}}
-    spec["encoding"]["x"]["scale"] = {"domain": list(days)}
-    spec["encoding"]["y"] = {"field": "of", "type": "ordinal", "sort": names, "title": None}
     followed = {name: [(day, verdicts[day][name]) for day in days if name in verdicts[day]] for name in names}
+    drawn = {name: one for name, one in followed.items() if "[" not in name or _breached(one)}
+    values = [{"date": day, "of": name, "is": str(one.state)} for name in drawn for day, one in drawn[name]]
+    spec = {**_heat(values, _STATES), "height": 16 * len(drawn)}
+    spec["encoding"]["x"]["scale"] = {"domain": list(days)}
+    spec["encoding"]["y"] = {"field": "of", "type": "ordinal", "sort": list(drawn), "title": None}
     table = Table(
         ("gate", "newest", "expected", "median", "least", "greatest", "warned", "failed"),
         [_gate_row(name, followed[name]) for name in names],
         "The figures of each gate",
     )
-    says = f"{len(names)} gates over {len(days)} days: {_breaches(followed)}."
-    charts = [_gate_chart(name, days, dict(one), gates) for name, one in followed.items() if _moved(one)]
-    return [Chart("What each gate said", says, spec, table), Folded("Figures of the gates that moved", charts)]
+    charts = [_gate_chart(name, days, dict(one), gates) for name, one in drawn.items() if _moved(one)]
+    return [
+        Chart("What each gate said", _breaches(followed, len(days)), spec, table),
+        Folded("Figures of the gates that moved; of segments, those that did not hold", charts),
+    ]
+
+
+def _breached(followed: Sequence[tuple[str, Verdict]]) -> bool:
+    return any(verdict.state in {State.WARN, State.FAIL} for _, verdict in followed)
 
 
 def _numbers(followed: Sequence[tuple[str, Verdict]]) -> list[float]:
@@ -181,12 +201,12 @@ def _moved(followed: Sequence[tuple[str, Verdict]]) -> bool:
     return len(set(_numbers(followed))) > 1
 
 
-def _breaches(followed: Mapping[str, Sequence[tuple[str, Verdict]]]) -> str:
+def _breaches(followed: Mapping[str, Sequence[tuple[str, Verdict]]], days: int) -> str:
     said = []
     for state in (State.FAIL, State.WARN):
         found = [name for name, one in followed.items() if any(verdict.state is state for _, verdict in one)]
         said.append(f"{len(found)} {state} at least once{' (' + ', '.join(found) + ')' if found else ''}")
-    return "; ".join(said)
+    return f"{len(followed)} gates over {days} days: {'; '.join(said)}."
 
 
 def _gate_row(name: str, followed: Sequence[tuple[str, Verdict]]) -> tuple[Cell, ...]:
@@ -201,25 +221,24 @@ def _gate_row(name: str, followed: Sequence[tuple[str, Verdict]]) -> tuple[Cell,
 def _gate_chart(name: str, days: Sequence[str], of: Mapping[str, Verdict], gates: Mapping[str, Gate]) -> Chart:
     values = [
         {"date": day, "value": of[day].value, "is": str(of[day].state), "bound": of[day].bound}
-        if day in of
+        if day in of and of[day].state is not State.SKIP
         else {"date": day, "value": None}
         for day in days
     ]
-    colours = _colours({state: look for state, look in _STATES.items() if state != State.SKIP})
     y = {"field": "value", "type": "quantitative", "title": None}
     spec = {
         "height": 110,
         "data": {"values": values},
         "encoding": {"x": _DAY},
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 1}, "encoding": {"y": y}},
+            {"mark": {"type": "line", "strokeWidth": 1, "color": "#8a8f98"}, "encoding": {"y": y}},
             {
-                "mark": {"type": "line", "strokeDash": [4, 3], "style": "ink"},
+                "mark": {"type": "line", "strokeDash": [4, 3], "color": "#8a8f98"},
                 "encoding": {"y": {**y, "field": "bound"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "tooltip": {"content": "data"}},
-                "encoding": {"y": y, "color": colours},
+                "mark": {"type": "point", "filled": True, "size": 36, "opacity": 1, "tooltip": {"content": "data"}},
+                "encoding": {"y": y, "color": _colours(values, _STATES)},
             },
         ],
     }
@@ -257,7 +276,7 @@ def _lines(title: str, days: Sequence[str], by_date: Mapping[str, Recorded], lin
         "encoding": {
             "x": _DAY,
             "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}},
-            "color": {"field": "of", "type": "nominal", "title": None, "sort": [line.name for line in lines]},
+            "color": colour("of", [line.name for line in lines]) | ({"legend": None} if len(lines) == 1 else {}),
         },
     }
     says = "; ".join(
@@ -296,7 +315,7 @@ def _durations(days: Sequence[str], by_date: Mapping[str, Recorded]) -> list[Par
         "encoding": {
             "x": _BAND,
             "y": {"field": "seconds", "type": "quantitative", "title": "seconds"},
-            "color": {"field": "step", "type": "nominal", "title": None, "sort": steps},
+            "color": colour("step", steps),
         },
     }
     totals = [by_date[day].seconds for day in days if day in by_date and by_date[day].steps]
@@ -306,15 +325,17 @@ def _durations(days: Sequence[str], by_date: Mapping[str, Recorded]) -> list[Par
 
 
 def _heat(values: Sequence[Mapping[str, Any]], looks: Mapping[str, tuple[Kind, str]]) -> dict[str, Any]:
-    """Draw a field for each day and row, coloured by what it ``is``."""
+    """Draw a field for each day and row, coloured by what it ``is``; what says nothing of the night is pale."""
+    pale = {"test": {"field": "is", "oneOf": [_NO_NIGHT, State.SKIP]}, "value": 0.4}
     return {
         "height": 40,
         "data": {"values": list(values)},
         "mark": {"type": "rect", "tooltip": {"content": "data"}},
-        "encoding": {"x": {**_BAND}, "color": _colours(looks)},
+        "encoding": {"x": {**_BAND}, "color": _colours(values, looks), "opacity": {"condition": pale, "value": 1}},
     }
 
 
-def _colours(looks: Mapping[str, tuple[Kind, str]]) -> dict[str, Any]:
-    scale = {"domain": [*map(str, looks)], "range": [colour for _, colour in looks.values()]}
-    return {"field": "is", "type": "nominal", "title": None, "scale": scale}
+def _colours(values: Sequence[Mapping[str, Any]], looks: Mapping[str, tuple[Kind, str]]) -> dict[str, Any]:
+    there = {value.get("is") for value in values}
+    colours = {str(name): look for name, (_, look) in looks.items() if name in there}
+    return colour("is", list(colours), list(colours.values()))
