@@ -1,5 +1,6 @@
-"""The night's computing: prepare, items, index, interests, score.
+"""The night's computing: the steps prepare, items, index, interests and score, one module each; none imports another.
 
-Two floors. Below: ``profile``, ``overlap``, ``session``, ``towers``, ``shards``, ``retrieve``. Above, one module a
-step; no step imports another.
+Below them, in the order to read: ``profile``, ``memory``, ``overlap``, ``session``, ``towers``, ``shards``. Then the
+steps with what each rests on: ``place`` and ``prepare``; ``items`` and ``interests``; ``recall`` and ``index``;
+``retrieve``, ``rules``, ``lists`` and ``score``. Who asks why an item is recommended: ``clicks``, ``explain``.
 """

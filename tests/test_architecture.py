@@ -108,3 +108,47 @@ def test_help_loads_nothing_heavy() -> None:
 def test_a_module_does_not_load_what_it_must_not(module: str, forbidden: set[str]) -> None:
     """What a fresh interpreter has really loaded, through whatever third party, is what the table allows."""
     assert not loaded_by(f"import {module}") & (forbidden | {"airflow"})
+
+
+LONG = {  # what is longer than a function should be, each with the reason
+    "tests/batch/conftest.py::make_run": "it writes each of a run's tables once, which no test wants to see in parts",
+    "tests/dags/test_containers.py::test_a_pod_gets_what_the_settings_say": "one pod is compared whole, in one literal",
+}
+
+
+def functions_of(path: Path) -> dict[str, int]:
+    """Count the lines of each function of a file, without its docstring: what it says of itself makes none too long."""
+    lengths = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            said = node.body[0] if ast.get_docstring(node) else None
+            words = (said.end_lineno or 0) - said.lineno + 1 if said else 0
+            lengths[f"{path.relative_to(ROOT)}::{node.name}"] = (node.end_lineno or 0) - node.lineno + 1 - words
+    return lengths
+
+
+def test_no_module_has_more_than_four_hundred_lines() -> None:
+    """What is longer says more than one thing."""
+    assert {path: lines for path in MODULES if (lines := len(path.read_text("utf-8").splitlines())) > 400} == {}
+
+
+def test_no_function_has_more_than_fifty_lines_without_a_reason() -> None:
+    """What is longer does more than one thing; a reason for one that is not long any more is stale."""
+    scripts = [
+        path for folder in ("benchmarks", "deploy", "examples", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    lengths = {name: lines for path in [*MODULES, *scripts] for name, lines in functions_of(path).items()}
+
+    assert {name for name, lines in lengths.items() if lines > 50} == LONG.keys()
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "dags/night"])
+def test_a_folders_first_file_names_all_that_lives_there(folder: str) -> None:
+    """Whoever opens a folder reads there which modules it has, and in which order to read them."""
+    said = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text())) or ""
+    modules = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+
+    named = set(re.findall(r"``(\w+)``", said))
+
+    assert modules - named == set(), "say what it is for, and where to read it"
+    assert named - modules <= {"forward"}
