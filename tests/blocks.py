@@ -18,6 +18,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUNS = {  # by each test: the programs whose commands it takes from the pages that name it
     "tests/airflow/test_on_call.py": {"airflow"},
     "tests/docs/test_tutorial.py": {"nightrec", "python"},
+    "tests/examples/test_own.py": {"cp", "nightrec", "python"},
     "tests/night/test_operations.py": {"nightrec", "rm"},
     "tests/release/test_page.py": {"nightrec", "python"},
 }
@@ -26,6 +27,7 @@ _PIECE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _CODE = re.compile(r"# ends with (\d+)$")
+_NAME = re.compile(r"[Ss]ave this as `([\w.]+)`")
 _SHOWN = re.compile(r"# shown: \S")
 
 
@@ -40,6 +42,7 @@ class Block:
         text: What stands in it.
         mark: ``run``, ``shown`` or nothing.
         says: By which tests, with commas; or why not.
+        name: The file that the text before it tells to save it as; or nothing.
     """
 
     page: str
@@ -48,6 +51,7 @@ class Block:
     text: str
     mark: str
     says: str
+    name: str
 
     @property
     def tests(self) -> list[str]:
@@ -77,6 +81,7 @@ def blocks_of(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
     blocks: list[Block] = []
     for_all = for_next = ("", "")
+    before = 0
     for found in _PIECE.finditer(text):
         if found["mark"]:
             for_next = found["mark"], found["says"]
@@ -84,8 +89,10 @@ def blocks_of(page: Path) -> list[Block]:
                 for_all = for_next
         else:
             line = text.count("\n", 0, found.start()) + 1
-            blocks.append(Block(str(page.relative_to(ROOT)), line, found["language"], found["text"], *for_next))
-            for_next = for_all
+            name = (_NAME.findall(text[before : found.start()]) or [""])[-1]
+            page_name = str(page.relative_to(ROOT))
+            blocks.append(Block(page_name, line, found["language"], found["text"], *for_next, name))
+            for_next, before = for_all, found.end()
     return blocks
 
 
