@@ -7,7 +7,7 @@ from datetime import timedelta
 from statistics import median
 from typing import Any
 
-from release.charts import colour
+from release.charts import colour, number
 from release.gate import Gate
 from release.nights import Outcome, Recorded
 from release.page import Cell, Chart, Folded, Kind, Mark, Note, Part, Section, Table, page
@@ -44,7 +44,7 @@ _BAND = {
     "axis": {
         "labelExpr": "utcFormat(toDate(datum.value), '%-d %b')",
         "labelAngle": 0,
-        "labelBound": True,
+        "labelFlush": 20,  # pixels from an end, within which a label is pushed inwards
         **_LABELS,
     },
 }
@@ -265,17 +265,18 @@ def _followed(
 def _lines(title: str, days: Sequence[str], by_date: Mapping[str, Recorded], lines: Sequence[_Line]) -> Chart:
     numbers = {day: [line.of(by_date[day]) if day in by_date else None for line in lines] for day in days}
     values = [
-        {"date": day, "of": line.name, "value": number}
+        {"date": day, "of": line.name, "value": value}
         for day in days
-        for line, number in zip(lines, numbers[day], strict=True)
+        for line, value in zip(lines, numbers[day], strict=True)
     ]
+    large = any(number is not None and number >= 100_000 for row in numbers.values() for number in row)
     spec = {
         "height": 180,
         "data": {"values": values},
         "mark": {"type": "line", "point": {"size": 16}, "tooltip": {"content": "data"}},
         "encoding": {
             "x": _DAY,
-            "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False}},
+            "y": number("value", form="~s" if large else "", zero=False),
             "color": colour("of", [line.name for line in lines]) | ({"legend": None} if len(lines) == 1 else {}),
         },
     }

@@ -21,7 +21,8 @@ CUT = """() => {
     const part = text.getBoundingClientRect(), whole = text.closest(".chart").getBoundingClientRect();
     const across = part.left >= whole.left - 1 && part.right <= whole.right + 1;
     const along = part.top >= whole.top - 1 && part.bottom <= whole.bottom + 1;
-    if (part.width && !(across && along)) cut.push("chart: " + text.textContent);
+    const hidden = !part.width || text.getAttribute("opacity") === "0"; // a label that would lie on another
+    if (!hidden && !(across && along)) cut.push("chart: " + text.textContent);
   }
   const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (words.nextNode()) {
