@@ -17,16 +17,10 @@ NO_ITEM = -1  # in an array of catalogue rows: there is no item in this place
 def bucket_gaps(gap_seconds: NDArray[np.int64], edges: Sequence[int]) -> NDArray[np.int32]:
     """Give the bucket row of each gap: 1 + (number of *edges* <= gap); int32, the shape of *gap_seconds*.
 
-    Row 0 is padding, so an embedding table has ``len(edges) + 2`` rows. A negative gap counts as 0; see
-    :func:`count_negative`.
+    Row 0 is padding, so an embedding table has ``len(edges) + 2`` rows. A negative gap counts as 0.
     """
     clamped = np.maximum(gap_seconds, 0)
     return (1 + np.searchsorted(np.asarray(edges, np.int64), clamped, side="right")).astype(np.int32)
-
-
-def count_negative(gap_seconds: NDArray[np.int64]) -> int:
-    """Count the gaps that :func:`bucket_gaps` clamps."""
-    return int(np.count_nonzero(gap_seconds < 0))
 
 
 def list_parts(lists: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:

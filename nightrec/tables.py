@@ -261,14 +261,12 @@ class Rule(Table):
 
 
 class Score(Table):
-    """``[score]``: what each user is given."""
+    """``[score]``: what each user is given; who is cold, or whose list is short, gets popular eligible items."""
 
     top_n: Few = 50
     """Items per user."""
     rules: tuple[Rule, ...] = ()
     """The shop's limits, such as ``[{group = "category", at_most = 3}]``."""
-    fallback: Literal["popular"] = "popular"
-    """What a cold user is given: the popular eligible items."""
 
 
 class Segments(Table):

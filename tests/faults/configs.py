@@ -49,7 +49,6 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     "a rule about nothing": ('group = "category"', 'group = "brand"', ["score.rules", "brand"]),
     "a rule that allows nothing": ("at_most = 4", "at_most = 0", ["at_most", "at least 1"]),
     "a rule without a limit": (", at_most = 4", "", ["at_most", "missing"]),
-    "a fallback that is none": ("top_n = 10", 'top_n = 10\nfallback = "random"', ["fallback", "'popular'", "random"]),
     "seen by a word that is none": ("candidates = 20", 'candidates = 20\nexclude_seen = "some"', ["exclude_seen"]),
     "a feature called as a column of ours": (
         'category = "category"',
