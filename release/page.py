@@ -195,12 +195,8 @@ class _Writer:
 
 
 def _table(table: Table, label: str) -> str:
-    numbers = [
-        any(_is_number(row[place]) for row in table.rows)
-        and all(row[place] is None or _is_number(row[place]) for row in table.rows)
-        for place in range(len(table.columns))
-    ]
-    classes = [' class="number"' if number else "" for number in numbers]
+    kinds = [_kind_of([row[place] for row in table.rows]) for place in range(len(table.columns))]
+    classes = [f' class="{kind}"' if kind else "" for kind in kinds]
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(table.columns, classes, strict=True)
     )
@@ -215,8 +211,15 @@ def _table(table: Table, label: str) -> str:
     )
 
 
-def _is_number(cell: Cell) -> bool:
-    return isinstance(cell, int | float)
+def _kind_of(cells: Sequence[Cell]) -> str:
+    """Say how a column is set: numbers to the right, short words unbroken, prose not too narrow."""
+    there = [cell for cell in cells if cell is not None]
+    if there and all(isinstance(cell, int | float) for cell in there):
+        return "number"
+    words = [cell.text if isinstance(cell, Mark) else str(cell) for cell in there]
+    if all(len(word) <= 28 and " " not in word for word in words):
+        return "name"
+    return "prose" if any(len(word) > 60 for word in words) else ""
 
 
 def _shown(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from release.subject import Subject
 
 STEPS = ("prepare", "items", "index", "interests", "score", "check")
 _MOST_BARS = 600  # of the Gantt; above, groups of shards are drawn as one
+_MOST_IDLE = 0.1  # of the seconds of work, that one gap may take in the Gantt
 _GIB = 1 << 30
 
 
@@ -18,7 +19,7 @@ def work(subject: Subject) -> list[Part]:
     steps = {step: subject.timings[step] for step in STEPS if subject.timings.get(step)}
     if not steps:
         return [Note("How long the steps took was not recorded.", "warn")]
-    return [_steps(steps), _gantt(steps)]
+    return ["Seconds of groups of shards that ran side by side are added up.", _steps(steps), _gantt(steps)]
 
 
 def _steps(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
@@ -38,11 +39,7 @@ def _steps(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
                 round(memory / _GIB, 2) if memory else None,
             )
         )
-    return Table(
-        ("step", "shards", "rows", "seconds", "rows/s", "GiB of one process"),
-        rows,
-        "seconds of groups that ran side by side are added up",
-    )
+    return Table(("step", "shards", "rows", "seconds", "rows/s", "GiB of one process"), rows)
 
 
 def _gantt(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | Note:
@@ -56,22 +53,21 @@ def _gantt(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | Note:
     if not spans:
         return Note("When the steps ran was not recorded.")
     bars = _lanes(spans if len(spans) <= _MOST_BARS else _joined(spans))
-    start = min(bar["began"] for bar in bars)
-    for bar in bars:
-        bar["from"], bar["to"] = round(bar["began"] - start, 3), round(bar.pop("began") - start + bar["seconds"], 3)
+    idle = _place(bars)
     lanes = list(dict.fromkeys(bar["lane"] for bar in bars))
     slowest = max(bars, key=lambda bar: bar["seconds"])
     whole = max(bar["to"] for bar in bars)
     joined = "" if len(spans) <= _MOST_BARS else " Neighbouring shards are drawn together: there are many."
+    waited = f" Not drawn are {idle:,.0f} seconds in which nothing was done." if idle else ""
     says = (
-        f"From the first to the last, {whole:,.1f} seconds went by. The longest bar is {slowest['what']} with "
-        f"{slowest['seconds']:,.1f} seconds. Steps of a night that was stopped and went on later lie far apart.{joined}"
+        f"From the first to the last, {whole:,.1f} seconds of work went by. The longest bar is {slowest['what']} with "
+        f"{slowest['seconds']:,.1f} seconds.{waited}{joined}"
     )
     spec = drawn(
         bars,
         {"type": "bar", "cornerRadius": 2, "stroke": "#ffffff", "strokeWidth": 0.6},
         height=BAR * len(lanes) + 10,
-        x=number("from", "seconds since the night began"),
+        x=number("from", "seconds of work since the night began"),
         x2={"field": "to"},
         y=name("lane", order=lanes),
         color={"field": "step", "type": "nominal", "legend": None, "scale": {"domain": list(STEPS)}},
@@ -88,6 +84,22 @@ def _gantt(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart | Note:
         columns, [(bar["what"], bar["from"], bar["to"], bar["rows"], bar["speed"], bar["memory"]) for bar in bars]
     )
     return Chart("When each shard was done", says, spec, table)
+
+
+def _place(bars: list[dict[str, Any]]) -> float:
+    """Give each bar its ``from`` and ``to`` in seconds since the first began, and the idle seconds that are left out.
+
+    A night that waited, for a scheduler or for its next try, would otherwise be a few dots far apart.
+    """
+    most = max(1.0, _MOST_IDLE * sum(bar["seconds"] for bar in bars))
+    end = origin = min(bar["began"] for bar in bars)
+    idle = 0.0
+    for bar in sorted(bars, key=lambda bar: bar["began"]):
+        idle += max(0.0, bar["began"] - end - most)
+        end = max(end, bar["began"] + bar["seconds"])
+        bar["from"] = round(bar.pop("began") - origin - idle, 3)
+        bar["to"] = round(bar["from"] + bar["seconds"], 3)
+    return idle
 
 
 def _span(step: str, entry: Mapping[str, Any], span: Mapping[str, Any]) -> dict[str, Any]:
