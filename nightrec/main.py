@@ -13,11 +13,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artifacts.errors import NightrecError, RefusedError, UsageError, trouble_of
-from nightrec import config_verbs, doctor, export, fit, night, plan, recommend, releases, report, trend, why
+from nightrec import config_verbs, doctor, export, fit, init, night, plan, recommend, releases, report, trend, why
 from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
 
 _GROUPS: dict[str, dict[str, Callable[..., int | None]]] = {
+    "To begin with": {"init": init.init},
     "Models": {"fit": fit.fit, "export": export.export},
     "The night": {"run": night.run},
     "One step of it": {

@@ -192,10 +192,13 @@ def test_fit_makes_both_networks_and_their_bundles_and_run_finds_the_day(trainin
     text = training.read_text().replace('user = "bundles/user"', 'user = "made/user"\nranker = "made/ranker"')
     training.write_text(text.replace('"bundles/item"', '"made/item"'))
 
-    fitted = command("fit", "--export", "--json", cwd=training.parent)
-
+    fitted = command("fit", cwd=training.parent)
     assert fitted.returncode == 0, fitted.stderr
-    told = json.loads(fitted.stdout)
+    exported = command("fit", "--export", "--json", cwd=training.parent)
+
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stderr.count("fitted already") == 2
+    told = json.loads(exported.stdout)
     assert [one["model"] for one in told["fitted"]] == ["mind", "bst"]
     assert [Path(one["folder"]) for one in told["bundles"]] == [
         Path("made") / role for role in ("item", "user", "ranker")
