@@ -157,6 +157,6 @@ def schema_of(paths: Sequence[Path]) -> pa.Schema:
         CorruptError: If there are none.
     """
     if not paths:
-        raise CorruptError("expected at least one table of scores, found none")
+        raise CorruptError("expected at least one table, found none")
     with opening_arrow(paths[0]) as reader:
         return reader.schema

@@ -415,7 +415,7 @@ def test_seen_items_are_rows_of_the_index(within: int | None, rows: list[int], c
 @pytest.mark.parametrize("item", [-1, 2])
 def test_a_seen_item_out_of_the_catalogue_is_refused(item: int) -> None:
     """A row that no item has is an error that names the table, and never the last row."""
-    with pytest.raises(InputError, match=rf"prepare/seen, items.* {item}\b"):
+    with pytest.raises(InputError, match=rf"^prepare/seen, items.* {item}\b"):
         seen_lists(seen_of([[item]], [[0]]), np.array([0, 1]), within=None)
 
 

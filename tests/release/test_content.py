@@ -18,6 +18,7 @@ from release.content import (
     content_files,
     content_of_release,
     content_of_run,
+    index_parameters_of,
     judged_digest,
     schema_of,
 )
@@ -158,6 +159,17 @@ def test_a_release_lists_its_index(released: tuple[ReleaseLayout, Manifest], nam
         content_of_release(layout, replace(manifest, files=others))
 
 
+def test_what_a_release_says_of_its_index_is_verified(released: tuple[ReleaseLayout, Manifest]) -> None:
+    """The one document is read without the tables, after its own bytes were checked."""
+    layout, manifest = released
+    flip(layout.index.items)
+
+    assert index_parameters_of(layout, manifest) == {"nprobe": 4}
+    flip(layout.index.parameters)
+    with pytest.raises(CorruptError, match=r"index/index\.json: expected sha256"):
+        index_parameters_of(layout, manifest)
+
+
 def test_rows_are_streamed_in_parts(tmp_path: Path) -> None:
     """All rows of all tables come in order, whole batches or at most so many at a time, of the columns asked for."""
     paths = [tmp_path / f"{rows}.arrow" for rows in (5, 0, 2, 1)]
@@ -179,5 +191,5 @@ def test_tables_share_a_schema(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.arrow", 0)
 
     assert schema_of([tmp_path / "a.arrow", tmp_path / "none.arrow"]).names == ["user_id", "rank"]
-    with pytest.raises(CorruptError, match="expected at least one table"):
+    with pytest.raises(CorruptError, match=r"^expected at least one table, found none$"):
         schema_of([])

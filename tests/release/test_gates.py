@@ -18,7 +18,7 @@ from artifacts.release import write_record
 from release.changes import stability_index
 from release.gate import Action, Against, Change, Gate
 from release.gates import GATES, configured_gates
-from release.verdicts import Figure, GateReport, State, Verdict, judge
+from release.verdicts import Figure, GateReport, State, Verdict, judge, name_in
 
 AT_MOST = Gate("share", "share of things", 0.25, "look at the things")
 AT_LEAST = replace(AT_MOST, side="at least")
@@ -130,6 +130,11 @@ def test_gate_about_users_judges_each_segment() -> None:
     ]
     with pytest.raises(KeyError):
         judge(gates, figures, segments=["country=it"])
+
+
+def test_a_segments_figure_is_named_by_gate_and_segment() -> None:
+    """The figure of all users has the gate's own name."""
+    assert (name_in("churn", "country=de"), name_in("churn", "")) == ("churn[country=de]", "churn")
 
 
 def test_every_gate_is_documented_once() -> None:
