@@ -19,5 +19,5 @@ for (const place of document.querySelectorAll("[data-chart]")) {
   vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: CONFIG });
 }
 for (const [event, open] of [["beforeprint", true], ["afterprint", false]]) {
-  addEventListener(event, () => document.querySelectorAll("details").forEach((table) => { table.open = open; }));
+  addEventListener(event, () => document.querySelectorAll("details:not(.long)").forEach((table) => { table.open = open; }));
 }

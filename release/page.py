@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
+_MOST_PRINTED = 100  # rows of a table
+
 Kind = Literal["good", "warn", "bad", "none"]
 
 
@@ -190,8 +192,14 @@ class _Writer:
             f'<figure><figcaption>{escape(chart.title)}</figcaption><p class="says">{says}</p>'
             f'<div class="chart" role="img" aria-label="{says}" data-chart="{name}"></div>'
             f'<script type="application/json" id="{name}">{data}</script>\n'
-            f"<details><summary>The same as a table</summary>\n{_table(chart.table, chart.title)}</details></figure>"
+            f"<details{_length(chart.table)}><summary>The same as a table</summary>\n"
+            f"{_table(chart.table, chart.title)}</details></figure>"
         )
+
+
+def _length(table: Table) -> str:
+    """Mark what is too long for paper: it is not unfolded there."""
+    return ' class="long"' if len(table.rows) > _MOST_PRINTED else ""
 
 
 def _table(table: Table, label: str) -> str:
@@ -219,7 +227,7 @@ def _kind_of(cells: Sequence[Cell]) -> str:
     words = [cell.text if isinstance(cell, Mark) else str(cell) for cell in there]
     if all(len(word) <= 28 and " " not in word for word in words):
         return "name"
-    return "prose" if any(len(word) > 60 for word in words) else ""
+    return "prose" if any(len(word) > 100 for word in words) else ""
 
 
 def _shown(cell: Cell) -> str:

@@ -70,13 +70,7 @@ def verdict(subject: Subject) -> list[Part]:
         parts.append(
             "What was published of it, and whether readers have it, `nightrec releases list` tells at any time."
         )
-    for title, verdicts in (("What fails", report.failed), ("What warns", report.warned)):
-        if verdicts:
-            rows = [(one.name, _value(one), one.side, one.bound, one.against, one.why) for one in verdicts]
-            parts += [
-                Heading(title),
-                Table(("gate", "value", "expected", "bound", "against", "what it is, what to do"), rows),
-            ]
+    parts += [Note(one.line(), "bad") for one in report.failed] + [Note(one.line(), "warn") for one in report.warned]
     return [*parts, _nights(subject), _all_gates(report)]
 
 
