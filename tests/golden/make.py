@@ -1,6 +1,6 @@
 """Make golden files of the format of today: ``python -m tests.golden.make tests/golden/NAME``.
 
-Once committed they are never made again: that later readers open what this version wrote is the whole point.
+Once released they are never made again: that later readers open what this version wrote is the whole point.
 """
 
 import shutil
