@@ -4,7 +4,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +69,6 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="only those that survived before")
     parser.add_argument("--at-once", type=int, default=1)
     asked = parser.parse_args()
-    configured = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]["only_mutate"]
-    assert sorted(configured) == sorted(module for modules in PARTS.values() for module in modules)
-
     chosen = survivors() if asked.again else []
     command = [Path(sys.executable).with_name("mutmut"), "run", "--max-children", str(asked.at_once), *chosen]
     subprocess.run(command, cwd=ROOT, check=True)
