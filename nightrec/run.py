@@ -226,7 +226,8 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
         asked = steps.asked_of_gates(config, run)
         stands = standing_report(run, config.root, channel=channel, **asked) is not None
         try:
-            about = steps.check(config, run, channel, asked)
+            with progress("check", None):
+                about = steps.check(config, run, channel, asked)
         except RefusedError as error:
             if not override:
                 tell_dashboards(config, run.date, channel)
@@ -262,7 +263,8 @@ def _publish(config: Config, run: Run, *, override: str | None, supersede: str |
     if why := outdated(run, config.root, channel):
         say(f"nightrec: {why}; it is judged again")
         check_run(config, run, override=override, channel=channel)
-    return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
+    with progress("publish", None):
+        return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
 
 
 def _looking_again(publish: "Callable[[], Published]", looks: int) -> "Published":

@@ -9,7 +9,7 @@ from typing import Any
 SHORT = 1_000  # bytes of a short answer, its line feed counted
 _LOG_WIDTH = 100_000  # characters: a log has no width of its own
 _BAR_FROM = 90  # characters of a terminal that has room for a bar beside the numbers
-_FOLDED = 20  # characters that a column of long texts is not folded below while another can be left out
+_FOLDED = 24  # characters that a column of long texts is not folded below while another can be left out
 _LEAST_TEXT = 40  # characters that a text is never cut below
 
 
@@ -134,7 +134,7 @@ def progress(step: str, total: int | None) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description:<10}"),
         *((BarColumn(),) if console.width >= _BAR_FROM else ()),
-        TextColumn("{task.completed:>12,.0f} rows"),
+        TextColumn("{task.completed:>12,.0f}" + ("" if total is None else f"/{total:,}") + " rows"),
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TextColumn("left"),

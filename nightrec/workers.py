@@ -7,9 +7,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
 from types import FrameType
 
 from artifacts.errors import NightrecError, trouble_of
@@ -54,7 +56,8 @@ def run_groups(
         for group in groups:
             reader, writer = _SPAWN.Pipe(duplex=False)
             process = _SPAWN.Process(target=_work, args=(work, group, writer, lifeline))
-            process.start()
+            with _unheard(signal.SIGINT):
+                process.start()
             writer.close()
             processes[reader] = process
         return merge(_collect(processes, advance))
@@ -62,6 +65,20 @@ def run_groups(
         held.close()  # whoever is still at work is told to stop by this
         for process in processes.values():
             process.join()
+
+
+@contextmanager
+def _unheard(number: int) -> Iterator[None]:
+    """Block a signal in this thread, and for good in a process that is started meanwhile, from its first instruction.
+
+    Ctrl-C reaches every process of a terminal, also one that is still loading; the parent tells its workers what to do.
+    """
+    ensure_running()  # of what multiprocessing starts beside the first process: it would unblock the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(processes: dict[Connection, SpawnProcess], advance: Callable[[int], None]) -> list[StepResult]:
@@ -106,7 +123,6 @@ def merge(results: Sequence[StepResult]) -> StepResult:
 
 def _work(work: Callable[..., StepResult], group: Sequence[int], writer: Connection, lifeline: Connection) -> None:
     """Do a group in this process, and tell the parent of rows, and at the end of the result or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent tells us what to do
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     try:
