@@ -20,6 +20,7 @@ RUNS = {  # by each test: the programs whose commands it takes from the pages th
     "tests/docs/test_tutorial.py": {"nightrec", "python"},
     "tests/examples/test_own.py": {"cp", "nightrec", "python"},
     "tests/night/test_operations.py": {"nightrec", "rm"},
+    "tests/nightrec/test_trend.py": {"nightrec", "promtool"},
     "tests/release/test_page.py": {"nightrec", "python"},
 }
 _PIECE = re.compile(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from nightrec.config import read_config
 from nightrec.main import execute
+from release.metrics import METRICS
+from tests.blocks import ROOT, commands_of
 
 DATE = "2026-03-10"
-METRICS = '\n[metrics]\ntextfile = "collector/shop.prom"\njsonl = "told/nights.jsonl"\n'
+ASKED = '\n[metrics]\ntextfile = "collector/shop.prom"\njsonl = "told/nights.jsonl"\n'
 IMPOSSIBLE = "\n[gates]\nrecall = 1.5\n"
 
 
@@ -26,7 +29,7 @@ def night(config: Path, *more: str) -> int:
 def test_a_night_leaves_its_numbers(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Refused, published and pruned: the files tell of the night as it is, and the page remembers it."""
     folder = surface.parent
-    plain = surface.read_text() + METRICS
+    plain = surface.read_text() + ASKED
     textfile, told = folder / "collector" / "shop.prom", folder / "told" / "nights.jsonl"
 
     surface.write_text(plain + IMPOSSIBLE)
@@ -54,7 +57,7 @@ def test_a_night_leaves_its_numbers(surface: Path, capsys: pytest.CaptureFixture
 
 def test_another_channel_has_files_of_its_own(surface: Path) -> None:
     """A shadow's night is not taken for what readers have."""
-    surface.write_text(surface.read_text() + METRICS)
+    surface.write_text(surface.read_text() + ASKED)
     assert night(surface, "--channel", "shadow") == 0
 
     folder = surface.parent
@@ -69,7 +72,7 @@ def test_a_night_is_published_where_its_numbers_cannot_be_written(
     surface: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is in the way is said, with what to do; the night ends well."""
-    surface.write_text(surface.read_text() + METRICS)
+    surface.write_text(surface.read_text() + ASKED)
     (surface.parent / "told").mkdir()
     (surface.parent / "told" / "nights.jsonl").write_text("something of yours\n")
 
@@ -114,5 +117,26 @@ def test_a_textfile_that_nobody_would_read_is_refused(surface: Path, capsys: pyt
     assert night(surface) == 2
     assert "expected a path that ends in .prom in metrics.textfile" in capsys.readouterr().err
 
-    surface.write_text(plain + METRICS)
+    surface.write_text(plain + ASKED)
     assert read_config(surface).metrics.textfile == str(surface.parent / "collector" / "shop.prom")
+
+
+def test_the_page_of_the_docs_runs(
+    published: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command of docs/dashboards.md ends as it says; promtool's are left out where there is none."""
+    config, _ = published
+    shutil.copytree(config.parent, tmp_path / "shop")
+    monkeypatch.chdir(tmp_path / "shop")
+    assert night(Path("job.toml"), "--channel", "shadow") == 0
+    for command in commands_of(__file__):
+        if command.words[0] == "nightrec":
+            assert execute(command.words[1:]) == command.code, capsys.readouterr().err
+        elif shutil.which("promtool"):
+            ran = subprocess.run(command.line, shell=True, capture_output=True, text=True, check=False)
+            assert ran.returncode == command.code, ran.stdout + ran.stderr
+
+    page = (ROOT / "docs" / "dashboards.md").read_text("utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `")] == [
+        f"| `{metric.name}` | {metric.help} |" for metric in METRICS
+    ]
