@@ -1,4 +1,4 @@
-"""The stable hash of an id, `md5-64`: which shard a user is in, which users are sampled, where MIND starts.
+"""The stable hash of an id, `md5-64`: which shard a user is in, which users are sampled, where a routing starts.
 
 The first 8 bytes, read as a little-endian unsigned integer, of the MD5 digest of the id's text: decimal for an
 integer, UTF-8 for a string. It depends on no seed, process, version or machine; so golden values stand in the tests.
