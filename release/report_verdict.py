@@ -115,7 +115,7 @@ def _nights(subject: Subject) -> Chart:
     )
     says = (
         f"Tonight: {states}. Each row is a gate, each column a night, tonight the last one; "
-        f"before it {len(dates) - 1} earlier releases that readers have had."
+        f"the {len(dates) - 1} before it are the last releases that readers have had."
     )
     order = [WORD[state] for state in State]
     spec = heat(

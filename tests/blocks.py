@@ -21,6 +21,7 @@ RUNS = {  # by each test: the programs whose commands it takes from the pages th
     "tests/examples/test_own.py": {"cp", "nightrec", "python"},
     "tests/night/test_operations.py": {"nightrec", "rm"},
     "tests/nightrec/test_trend.py": {"nightrec", "promtool"},
+    "tests/nightrec/test_report.py": {"nightrec"},
     "tests/release/test_page.py": {"nightrec", "python"},
 }
 _PIECE = re.compile(

@@ -1,0 +1,80 @@
+"""``nightrec report``: where the page of a night lies, of a published and of a refused one; no night fails for it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightrec.config import read_config
+from nightrec.main import execute
+from tests.blocks import commands_of
+
+DATE = "2026-03-10"
+REFUSING = "\n[gates]\nrecall = 1.5\n"
+
+
+def test_the_page_of_a_night_is_found(
+    surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, then published: its run and its release tell where the page is, and a copy can be had."""
+    monkeypatch.chdir(surface.parent)
+    plain = surface.read_text()
+    newest, of_date, copied = (list(command.words[1:]) for command in commands_of(__file__))
+    surface.write_text(plain + REFUSING)
+
+    assert execute(["run", "--config", "job.toml", "--date", DATE]) == 3
+    said = capsys.readouterr().err
+    assert "the report lacks" not in said
+    assert execute([*of_date, "--json"]) == 0
+    refused = Path(json.loads(capsys.readouterr().out)["report"]).read_text("utf-8")
+    assert "Refused: 1 of " in refused
+
+    surface.write_text(plain)
+    assert execute(["run", "--config", "job.toml", "--date", DATE]) == 0
+    assert execute([*newest, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert re.fullmatch(rf"{DATE}-[0-9a-f]{{12}}", told["night"])
+    assert "Good to publish" in Path(told["report"]).read_text("utf-8")
+    assert execute(copied) == 0
+    assert Path("report.html").read_bytes() == Path(told["report"]).read_bytes()
+    listed = json.loads((Path(told["report"]).with_name("record.json")).read_text())["files"]
+    assert listed["report.html"]["size"] == len(Path("report.html").read_bytes())
+
+
+def test_a_night_of_which_there_is_no_report(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was never made is said in one line, with what makes it."""
+    assert execute(["report", DATE, "--config", str(surface)]) == 1
+
+    assert f"no run of {DATE} is prepared" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_made_fails_no_night(
+    surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in the midst of the page is said; the night is published, and the page made when it can be."""
+
+    def full(*_: object, **__: object) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    run: list[str] = ["run", "--config", str(surface), "--date", DATE]
+    with monkeypatch.context() as patched:
+        patched.setattr("release.report.write_report", full)
+        assert execute(run) == 0
+    assert "the report lacks a part; the whole report: OSError: [Errno 28]" in capsys.readouterr().err
+    assert execute(["report", "--config", str(surface)]) == 2
+    assert "there is no report; `nightrec check` makes one" in capsys.readouterr().err
+
+    assert execute(["check", "--config", str(surface), "--date", DATE]) == 0
+    assert execute(["report", DATE, "--config", str(surface)]) == 0
+
+
+@pytest.mark.parametrize("said", ["none", "pseudonym", "id"])
+def test_the_config_says_how_people_are_shown(surface: Path, said: str) -> None:
+    """The key is read; pseudonyms are the default."""
+    assert read_config(surface).report.sample_users == "pseudonym"
+    surface.write_text(surface.read_text() + f'\n[report]\nsample_users = "{said}"\n')
+
+    found: Any = read_config(surface).report.sample_users
+    assert found == said
