@@ -1,11 +1,10 @@
 """The step ``prepare``: raw tables become a run, whole or not at all, named by its content."""
 
 import datetime
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import pyarrow as pa
 from artifacts import schemas
 from artifacts.bundle import Bundle, FeatureSpec, Role, read_bundle, require_one_model
 from artifacts.digest import document_digest
-from artifacts.documents import read_sealed, write_json, write_sealed
-from artifacts.errors import CorruptError, RefusedError, StaleRunError, UsageError
+from artifacts.documents import write_json, write_sealed
+from artifacts.errors import RefusedError, UsageError
 from artifacts.layout import ReplayLayout, RootLayout, RunLayout
-from artifacts.run import FORMAT, Run, StepResult, find_run, run_key_of
-from artifacts.store import STAGING_PREFIX, exclusive, flush, is_there, send_folder, size_of
-from artifacts.tables import read_sidecar, sidecar_within, writing_table
+from artifacts.run import FORMAT, Run, StepResult, run_key_of
+from artifacts.store import exclusive
+from artifacts.tables import read_sidecar, writing_table
+from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
 from features.catalogue import encode_catalogue
@@ -118,7 +118,7 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
     layout = RootLayout(root)
     with exclusive(layout.current_run(request.date).parent / ".prepare.lock"):
         asked = _fingerprint(request, bundles, semantic, profile)
-        run = _find(layout, request.date, asked)
+        run = find_prepared(layout, request.date, asked)
         skipped = request.shards if run else 0
         if run is None:
             run = _make(layout, request, bundles, semantic, profile, progress)
@@ -149,9 +149,9 @@ def _make(
         weeks=request.weeks,
     )
     parent = layout.current_run(request.date).parent
-    with _staging(parent) as staging:
-        folder = staging / "run"
-        counts = _write_tables(RunLayout(folder), request, bundles, staging / "scratch", progress)
+    with staging(parent) as staged:
+        folder = staged / "run"
+        counts = _write_tables(RunLayout(folder), request, bundles, staged / "scratch", progress)
         inputs = _digest(RunLayout(folder), request.shards)
         ids = _ids_of(bundles)
         run_key = run_key_of(inputs, ids, semantic, profile)
@@ -170,9 +170,9 @@ def _make(
             profile=profile,
             counts={"hidden_files": types.hidden_files, **counts},
         )
-        for path in _tables(RunLayout(folder), request.shards):
+        for path in prepared_tables(RunLayout(folder), request.shards):
             replace(read_sidecar(path), run_key=run_key).write(path)
-        return _settle(folder, run)
+        return settle(folder, run)
 
 
 def _joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
@@ -212,31 +212,24 @@ def _write_tables(
     }
     catalogue, counts = encode_catalogue(request.inputs, spec=spec, vocabularies=vocabularies, groups=request.groups)
 
-    def write(path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> None:
-        with writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
-            for batch in batches:
-                writer.write(batch)
-
+    write = partial(_write_table, said)
     write(layout.catalogue, [catalogue], catalogue.schema)
-    cut = Cut(
-        date=datetime.date.fromisoformat(request.date),
-        zone=request.zone,
-        shards=request.shards,
-        popular_days=request.popular_days,
-        sample_users=request.sample_users,
-    )
     with ExitStack() as stack:
         with progress("reading", count_events(request.inputs)) as advance:
             engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads, advance=advance)
             opened = open_histories(
-                request.inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
+                request.inputs,
+                catalogue=catalogue,
+                spec=spec,
+                vocabularies=vocabularies,
+                cut=_cut(request),
+                engine=engine,
             )
             histories = stack.enter_context(opened)
-        popular, sample, replayed = histories.popular(), histories.sample(), histories.replay()
-        write(layout.popular, [popular], popular.schema)
-        write(layout.sample, [sample], sample.schema)
-        replay = ReplayLayout(layout.folder)
+        sample, replayed, replay = histories.sample(), histories.replay(), ReplayLayout(layout.folder)
         for path, table in (
+            (layout.popular, histories.popular()),
+            (layout.sample, sample),
             (replay.histories(0, 1), replayed.histories),
             (replay.seen(0, 1), replayed.seen),
             (replay.happened, replayed.happened),
@@ -252,6 +245,24 @@ def _write_tables(
         return counts | histories.counts
 
 
+def _write_table(
+    said: Mapping[str, str], path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
+) -> None:
+    with writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
+        for batch in batches:
+            writer.write(batch)
+
+
+def _cut(request: PrepareRequest) -> Cut:
+    return Cut(
+        date=datetime.date.fromisoformat(request.date),
+        zone=request.zone,
+        shards=request.shards,
+        popular_days=request.popular_days,
+        sample_users=request.sample_users,
+    )
+
+
 def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         yield batch
@@ -264,7 +275,7 @@ def _digest_of(bundles: Sequence[Bundle], feature: str) -> str:
 
 def _digest(layout: RunLayout, shards: int) -> str:
     """Digest the prepared tables by what their sidecars say."""
-    paths = _tables(layout, shards)
+    paths = prepared_tables(layout, shards)
     return document_digest({path.relative_to(layout.folder).as_posix(): read_sidecar(path).sha256 for path in paths})
 
 
@@ -322,74 +333,3 @@ def _fingerprint(
             "profile": profile,
         }
     )
-
-
-def _find(layout: RootLayout, date: str, asked: str) -> Run | None:
-    """The run that answered this request before, if it is still whole."""
-    path = layout.request(date, asked)
-    if not is_there(path):
-        return None
-    try:
-        answer = read_sealed(path, version=FORMAT)
-        if answer.get("asked") != asked:
-            return None  # the answer to something else, put here
-        run = find_run(layout.folder, date, str(answer.get("run_key")))
-    except (StaleRunError, CorruptError, UsageError):
-        return None
-    return run if _is_whole(run) else None
-
-
-def _tables(layout: RunLayout, shards: int) -> Iterator[Path]:
-    replay = ReplayLayout(layout.folder)
-    yield from (layout.catalogue, layout.popular, layout.sample)
-    yield from (replay.histories(0, 1), replay.seen(0, 1), replay.happened, replay.popular)
-    for shard in range(shards):
-        yield from (layout.histories(shard, shards), layout.seen(shard, shards))
-
-
-def _is_whole(run: Run) -> bool:
-    """Whether every prepared table is there with the size it had; who reads one checks its bytes."""
-    for path in _tables(run.layout, run.shards):
-        try:
-            size = sidecar_within(path, run.run_key).size
-        except (StaleRunError, CorruptError):
-            return False
-        if size_of(path) != size:
-            return False
-    return True
-
-
-@contextmanager
-def _staging(parent: Path) -> Iterator[Path]:
-    """Yield a new folder under *parent*, whose lock is held: what others left behind there is dead and removed."""
-    for left_behind in [*parent.glob(f"{STAGING_PREFIX}*"), *parent.glob(f"requests/{STAGING_PREFIX}*")]:
-        shutil.rmtree(left_behind) if left_behind.is_dir() else left_behind.unlink()
-    folder = parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _settle(folder: Path, run: Run) -> Run:
-    """Give a finished *folder* its final name; a run of the same content that is there already stays."""
-    if is_there(run.layout.run):
-        with suppress(StaleRunError, CorruptError):  # no run.json, or a damaged one: it is written again
-            found = Run.read(run.folder)
-            if _is_whole(found):
-                return found
-    for inner in (*sorted(folder.rglob("*")), folder):
-        flush(inner)
-    parts = [path.name for path in sorted(folder.iterdir())]
-    if run.folder.exists():
-        for part in parts:
-            shutil.rmtree(run.folder / part, ignore_errors=True)  # damaged; what was computed from it is still true
-            (folder / part).rename(run.folder / part)
-    else:
-        folder.rename(run.folder)
-    flush(run.folder.parent)
-    for part in parts:
-        send_folder(run.folder / part)
-    run.write()
-    return run

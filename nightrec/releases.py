@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from release.diff import Difference, Moved
     from release.prune import Fate
+    from release.revise import Revised
 
 app = typer.Typer(help="What is published, whether it is whole, and what can be done with it.", no_args_is_help=True)
 
@@ -259,6 +260,12 @@ def revise(
         channel=channel,
         threads=threads_of(read, 1),
     )
+    _tell_of_revision(done)
+    if json:
+        answer(asdict(done))
+
+
+def _tell_of_revision(done: "Revised") -> None:
     out = done.taken_out
     say(f"out: {out.users:,} users, {out.items:,} items, {out.rows:,} recommendations, {out.emptied:,} whole lists")
     if out.unknown_users or out.unknown_items:
@@ -277,8 +284,6 @@ def revise(
             f"{len(done.others)} other stored releases were not looked into; "
             "the next night leaves out what [inputs.exclude_users] and [inputs.exclude_items] name."
         )
-    if json:
-        answer(asdict(done))
 
 
 @app.command()

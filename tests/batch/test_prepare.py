@@ -353,7 +353,7 @@ def _start(tmp_path: Path, request: PrepareRequest, dies_in: str = "no") -> subp
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-@pytest.mark.parametrize("dies_in", ["open_histories", "run_key_of", "_settle"])
+@pytest.mark.parametrize("dies_in", ["open_histories", "run_key_of", "settle"])
 def test_a_killed_prepare_leaves_a_staging_folder_that_the_next_one_removes(tmp_path, ask, dies_in):
     """After kill -9 there is no run, and the next prepare makes the one that would have been."""
     process = _start(tmp_path, ask(), dies_in)

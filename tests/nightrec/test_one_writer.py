@@ -38,7 +38,7 @@ main.main()
 MOMENTS = [  # of each step: where it stops, within its lock
     ("prepare", "batch.prepare._write_tables"),
     ("prepare", "batch.prepare._digest"),
-    ("prepare", "batch.prepare._settle"),
+    ("prepare", "batch.prepare.settle"),
     ("items", "batch.items._write"),
     ("index", "batch.index.tune"),
     ("index", "batch.index._require_same_answers"),
