@@ -38,10 +38,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def find_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object as :func:`read_json` does; None if there is no such file."""
+    content = _find_bytes(path)
+    return None if content is None else _parse(path, content)
+
+
+def _find_bytes(path: Path) -> bytes | None:
     if mirror := mirror_of(path):
         found = mirror.remote.read(mirror.key(path), most=MOST_BYTES)
-        return _parse(path, found[0]) if found else None
-    return read_json(path) if path.is_file() else None
+        return found[0] if found else None
+    return read_bytes(path) if path.is_file() else None
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
 
 def write_sealed(path: Path, document: dict[str, Any], *, version: int) -> None:
     """Write *document* with its format *version* and its own digest, so that no byte of it can change unnoticed."""
-    write_json(path, _sealed(document, version))
+    write_json(path, sealed(document, version))
 
 
 def amend_sealed(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], *, version: int) -> None:
@@ -71,13 +76,14 @@ def amend_sealed(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]],
         before = find_json(path)
         known = read_sealed(path, version=version, remedy="remove it") if before else {}
         with suppress(ConflictError):
-            swap_json(path, expected=before, document=_sealed(change(known), version))
+            swap_json(path, expected=before, document=sealed(change(known), version))
             return
 
 
-def _sealed(document: dict[str, Any], version: int) -> dict[str, Any]:
-    sealed = {"format": version, **document}
-    return {**sealed, "digest": document_digest(sealed)}
+def sealed(document: dict[str, Any], version: int) -> dict[str, Any]:
+    """Give *document* with its format *version* and its own digest."""
+    whole = {"format": version, **document}
+    return {**whole, "digest": document_digest(whole)}
 
 
 def require_format(path: Path, found: object, version: int) -> None:
@@ -103,7 +109,16 @@ def read_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any]
     Raises:
         CorruptError: If it is missing, changed in any byte, or of another format.
     """
-    content = read_bytes(path)
+    return _unsealed(path, read_bytes(path), version, remedy)
+
+
+def find_sealed(path: Path, *, version: int, remedy: str = "") -> dict[str, Any] | None:
+    """Read a sealed document as :func:`read_sealed` does; None if there is no such file."""
+    content = _find_bytes(path)
+    return None if content is None else _unsealed(path, content, version, remedy)
+
+
+def _unsealed(path: Path, content: bytes, version: int, remedy: str) -> dict[str, Any]:
     document = _parse(path, content)
     try:
         canonical = canonical_json(document) == content

@@ -277,11 +277,12 @@ def _problem_of(
     if (found := size_of(path)) is None:
         return f"{path}: listed in {listed_in}, but missing"
     if found != size:
-        return f"{path}: expected {size} bytes, found {found}; was it cut short or swapped?"
-    return None if quick else _changed(path, sha256, anew=anew)
+        asked, why = f"{size} bytes", "was it cut short, or one of the two swapped?"
+        return f"{path}: expected {asked} by {listed_in}, found {found}; {why}"
+    return None if quick else _changed(path, sha256, listed_in, anew=anew)
 
 
-def _changed(path: Path, sha256: str, *, anew: bool) -> str | None:
+def _changed(path: Path, sha256: str, listed_in: str, *, anew: bool) -> str | None:
     try:
         digest = file_digest(fetched(path, sha256, anew=anew))
     except CorruptError as error:
@@ -289,7 +290,8 @@ def _changed(path: Path, sha256: str, *, anew: bool) -> str | None:
     except FileNotFoundError:
         return f"{path}: went missing while it was read; was the release pruned?"
     if digest != sha256:
-        return f"{path}: expected sha256 {sha256}, found {digest}; was it changed or swapped?"
+        asked, why = f"sha256 {sha256}", "was it changed, or one of the two swapped?"
+        return f"{path}: expected {asked} by {listed_in}, found {digest}; {why}"
     return None
 
 

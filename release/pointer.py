@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.documents import find_json, require_format, swap_json
+from artifacts.documents import find_sealed, sealed, swap_json
 from artifacts.errors import CorruptError, UsageError
 from artifacts.fields import DAY, PROSE, SHA256, VERSION, listing, mapping, only, text, whole
 from artifacts.layout import ReleaseLayout, RootLayout
@@ -59,7 +59,7 @@ class Pointer:
 
     def document(self) -> dict[str, Any]:
         """What goes into JSON; what is absent - hold, reason, withdrawn - is left out."""
-        document = {"format": FORMAT, **asdict(self), "withdrawn": [*self.withdrawn]}
+        document = {**asdict(self), "withdrawn": [*self.withdrawn]}
         return {key: value for key, value in document.items() if key not in {"hold", "reason", "withdrawn"} or value}
 
 
@@ -116,13 +116,12 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
     """Read a pointer; None if nothing was published to it yet.
 
     Raises:
-        CorruptError: If it is not one of ours.
+        CorruptError: If it is not one of ours, or changed in any byte.
     """
     path = pointer_path(root, channel)
-    document = find_json(path)
+    document = find_sealed(path, version=FORMAT, remedy="restore it, or remove it and publish the newest night again")
     if document is None:
         return None
-    require_format(path, document.get("format"), FORMAT)
     try:
         return _pointer(document)
     except ValueError as error:
@@ -130,7 +129,7 @@ def read_pointer(root: Path, channel: str = LATEST) -> Pointer | None:
 
 
 def _pointer(document: dict[str, Any]) -> Pointer:
-    only(document, "format", "version", "manifest_sha256", "sequence", "date", "hold", "reason", "withdrawn")
+    only(document, "version", "manifest_sha256", "sequence", "date", "hold", "reason", "withdrawn")
     hold = None
     if "hold" in document:
         said = mapping(document, "hold")
@@ -154,9 +153,9 @@ def move_pointer(root: Path, channel: str, *, expected: Pointer | None, pointer:
     Raises:
         ConflictError: If someone else moved it meanwhile, or the release is being pruned.
     """
-    before = expected.document() if expected else None
+    before = sealed(expected.document(), FORMAT) if expected else None
     with claimed(root, pointer.version):
-        swap_json(pointer_path(root, channel), expected=before, document=pointer.document())
+        swap_json(pointer_path(root, channel), expected=before, document=sealed(pointer.document(), FORMAT))
 
 
 def point_at(release: Release, before: Pointer | None, *, hold: Hold | None = None, reason: str = "") -> Pointer:

@@ -23,6 +23,7 @@ from artifacts.release import (
     verify_release,
     write_record,
 )
+from artifacts.tables import Sidecar
 
 FILES = {"scores/a.arrow": ContentFile(3, "0" * 64, 7), "items/a.arrow": ContentFile(4, "1" * 64, 2)}
 MANIFEST = Manifest("2026-01-02", "k", {"item": {"model_id": "m", "bundle_id": "b"}}, None, FILES)
@@ -46,6 +47,11 @@ def reseal(path: Path, **changes: Any) -> None:
     del document["digest"]
     document["digest"] = document_digest(document)
     path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def test_a_content_file_is_what_was_recorded_of_it() -> None:
+    """Size, digest and rows are those of the sidecar, which was written with the file."""
+    assert ContentFile.of(Sidecar(3, "0" * 64, 7, "i", "k")) == FILES["scores/a.arrow"]
 
 
 def test_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -203,7 +209,7 @@ def test_every_fault_of_a_release_has_a_line(release: ReleaseLayout) -> None:
     (record.folder / "report.html").write_bytes(b"<p>")
     changed = ["items/a.arrow: expected sha256 ", "record/gates.json: expected sha256 "]
     others = [
-        "scores/a.arrow: expected 3 bytes, found 2; was it cut short or swapped?",
+        "scores/a.arrow: expected 3 bytes by manifest.json, found 2; was it cut short, or one of the two swapped?",
         "scores/b.arrow: not listed in manifest.json",
         "record/report.html: not listed in record.json",
     ]
@@ -212,7 +218,7 @@ def test_every_fault_of_a_release_has_a_line(release: ReleaseLayout) -> None:
         found = [line.removeprefix(f"{folder}/") for line in problems_of(release, quick=quick)]
         assert len(found) == len(expected)
         assert all(any(line.startswith(start) for line in found) for start in expected)
-    with pytest.raises(CorruptError, match=r"a\.arrow: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}; was it"):
+    with pytest.raises(CorruptError, match=r"a\.arrow: expected sha256 [0-9a-f]{64} by manifest\.json, found"):
         verify_content_file(release, manifest, "items/a.arrow")
     with pytest.raises(CorruptError, match=r"^.*gates\.json: expected sha256"):
         verify_record_file(record, record.gates)
@@ -220,9 +226,14 @@ def test_every_fault_of_a_release_has_a_line(release: ReleaseLayout) -> None:
 
 def test_files_that_are_gone_are_each_named(release: ReleaseLayout) -> None:
     """A missing file is said with the list that names it."""
+    manifest = verify_release(release.folder)
     (release.folder / "scores/a.arrow").unlink()
     release.record.gates.unlink()
 
+    with pytest.raises(CorruptError, match=r"scores/a\.arrow: listed in manifest\.json, but missing"):
+        verify_content_file(release, manifest, "scores/a.arrow")
+    with pytest.raises(CorruptError, match=r"record/gates\.json: listed in record\.json, but missing"):
+        verify_record_file(release.record, release.record.gates)
     assert problems_of(release) == problems_of(release, quick=True)
     assert [line.removeprefix(f"{release.folder}/") for line in problems_of(release)] == [
         "scores/a.arrow: listed in manifest.json, but missing",

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from artifacts.digest import file_digest
+from artifacts.digest import document_digest, file_digest
+from artifacts.documents import read_sealed, write_sealed
 from artifacts.errors import ConflictError, CorruptError, RefusedError, StaleRunError, UsageError
 from artifacts.layout import RootLayout, sidecar_of
 from artifacts.release import Manifest, record_problems, verify_release
@@ -86,7 +87,9 @@ def test_release_holds_the_run_without_prepare(night: Make) -> None:
 def test_latest_names_version_and_manifest(released: Callable[..., Published], tmp_path: Path) -> None:
     """LATEST holds exactly version, digest of the manifest, sequence and date, and leads to the release."""
     published = released()
-    assert json.loads((tmp_path / "LATEST").read_text()) == {
+    said = json.loads((tmp_path / "LATEST").read_text())
+    assert said.pop("digest") == document_digest(said)
+    assert said == {
         "format": 1,
         "version": published.version,
         "manifest_sha256": file_digest(published.folder / "manifest.json"),
@@ -321,8 +324,8 @@ def test_strange_withdrawals_are_no_pointer(
 ) -> None:
     """A pointer whose list of withdrawn releases is none is refused."""
     released()
-    document = json.loads((tmp_path / "LATEST").read_text())
-    (tmp_path / "LATEST").write_text(json.dumps({**document, "withdrawn": withdrawn}))
+    document = read_sealed(tmp_path / "LATEST", version=1)
+    write_sealed(tmp_path / "LATEST", {**document, "withdrawn": withdrawn}, version=1)
     with pytest.raises(CorruptError, match=r"LATEST: expected the fields of a pointer \(.*withdrawn"):
         read_pointer(tmp_path)
 
@@ -570,21 +573,37 @@ def test_follow_refuses_what_latest_did_not_name(released: Callable[..., Publish
 def test_foreign_latest_is_an_error_that_names_it(released: Callable[..., Published], tmp_path: Path) -> None:
     """Whatever stands in LATEST that is not ours, or leads out of the root, is an error of one line."""
     released()
-    good = json.loads((tmp_path / "LATEST").read_text())
+    good = read_sealed(tmp_path / "LATEST", version=1)
     for bad in (
-        "",
-        "[]",
-        "{}",
-        json.dumps({**good, "version": "../.."}),
-        json.dumps({**good, "version": None}),
-        json.dumps({**good, "more": 1}),
-        json.dumps({**good, "date": "2026-03-09"}),
-        json.dumps({**good, "hold": {"who": "me"}}),
-        json.dumps({**good, "hold": 7}),
+        {},
+        {**good, "version": "../.."},
+        {**good, "version": None},
+        {**good, "more": 1},
+        {**good, "date": "2026-03-09"},
+        {**good, "hold": {"who": "me"}},
+        {**good, "hold": 7},
     ):
-        (tmp_path / "LATEST").write_text(bad)
+        write_sealed(tmp_path / "LATEST", bad, version=1)
         with pytest.raises(CorruptError, match="LATEST"):
             follow(tmp_path)
+    for text in ("", "[]", "{}", json.dumps(good)):
+        (tmp_path / "LATEST").write_text(text)
+        with pytest.raises(CorruptError, match="LATEST"):
+            follow(tmp_path)
+
+
+def test_no_digit_of_latest_can_change_unseen(released: Callable[..., Published], tmp_path: Path) -> None:
+    """One other digit, of the version, the sequence or anything else, and neither readers nor publish go on."""
+    released()
+    text = (tmp_path / "LATEST").read_text()
+    digits = [place for place, letter in enumerate(text) if letter.isdigit()]
+    for place in digits:
+        (tmp_path / "LATEST").write_text(f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}")
+        with pytest.raises(CorruptError, match="LATEST"):
+            read_pointer(tmp_path)
+    (tmp_path / "LATEST").write_text(text.replace('"sequence": 1', '"sequence": 8'))
+    with pytest.raises(CorruptError, match="LATEST: its bytes are not those that were written"):
+        released(date="2026-03-02", shift=1)
 
 
 def test_earlier_release_follows_the_parents_among_equal_dates(
