@@ -18,8 +18,8 @@ PARTS = {
     "manifest": ["artifacts/release.py", "artifacts/run.py", "release/content.py"],
     "histories": ["features/histories.py", "features/ordered.py"],
 }
-KILLED = {1, 3}  # exit codes of pytest: a test failed, or pytest itself did
-TIMED_OUT = {-24, 24, 36, 152, 255}  # the change makes a test run for ever, which is noticed too
+# Exit codes: a test failed, pytest itself did, the process crashed; or a test ran for ever. All are noticed.
+KILLED = {1, 3, -11, *(-24, 24, 36, 152, 255)}
 
 
 def results_of(module: str) -> dict[str, int | None]:
@@ -32,7 +32,7 @@ def results_of(module: str) -> dict[str, int | None]:
 def counts_of(codes: dict[str, int | None]) -> dict[str, float]:
     """What became of some mutants; the score is the share that is noticed of those that were tried."""
     tried = [code for code in codes.values() if code is not None]
-    killed = sum(code in KILLED | TIMED_OUT for code in tried)
+    killed = sum(code in KILLED for code in tried)
     return {
         "mutants": len(codes),
         "tried": len(tried),
@@ -60,7 +60,7 @@ def survivors() -> list[str]:
     codes = {
         name: code for modules in PARTS.values() for module in modules for name, code in results_of(module).items()
     }
-    return [name for name, code in codes.items() if code is not None and code not in KILLED | TIMED_OUT]
+    return [name for name, code in codes.items() if code is not None and code not in KILLED]
 
 
 def main() -> int:

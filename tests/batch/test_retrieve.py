@@ -465,6 +465,22 @@ def test_an_index_is_opened_with_the_vectors_of_its_items(indexed: Run) -> None:
     assert index.vectors.dtype == np.float32
 
 
+def test_an_index_is_moved_to_the_gpu(indexed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, stood in for here, the index is moved there as it was read, and its limits hold; nprobe is kept."""
+    moved = []
+
+    def move(resources: str, device: int, ivf: faiss.IndexIVF) -> str:
+        moved.append((resources, device, ivf.ntotal))
+        return "the index on the GPU"
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", move, raising=False)
+    index = open_index(indexed, IDS, device="gpu")
+
+    assert moved == [("resources", 0, 5)]
+    assert (index.ivf, index.nprobe, index.most) == ("the index on the GPU", 2, 2048)
+
+
 @pytest.mark.parametrize(("shape", "found"), [((4, 2), "4 vectors of width 2"), ((5, 3), "5 vectors of width 3")])
 def test_an_index_of_other_items_is_refused(indexed: Run, shape: tuple[int, int], found: str) -> None:
     """An index with more, fewer or other vectors than its items does not belong to them."""
