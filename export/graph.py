@@ -165,6 +165,9 @@ def clean(model: ModelProto) -> None:
         for entry in (*graph.input, *graph.output, *graph.initializer):
             entry.doc_string = ""
             entry.ClearField("metadata_props")
+        for tensor in graph.initializer:
+            if tensor.data_location != TensorProto.EXTERNAL:
+                tensor.ClearField("data_location")  # it says in so many bytes that there is nothing to say
     for node in _nodes(model):
         node.doc_string = ""
         node.ClearField("metadata_props")

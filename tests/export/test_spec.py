@@ -124,6 +124,63 @@ def test_equal_files_give_equal_bundles(tmp_path: Path) -> None:
     assert one[0].model_id == two[0].model_id != other[0].model_id
 
 
+def test_weights_beside_a_file_are_taken_into_the_graph(tmp_path: Path) -> None:
+    """Exporters put them there; the bundle is whole without them."""
+    graphs = []
+    for name in ("inside", "beside"):
+        (tmp_path / name).mkdir()
+        write_pair(tmp_path / name)
+        if name == "beside":
+            path = tmp_path / name / "item.onnx"
+            onnx.save_model(
+                onnx.load(str(path)), str(path), save_as_external_data=True, location="item.data", size_threshold=0
+            )
+        bundles = export(sources_from_spec(tmp_path / name / "model.toml"), tmp_path / name / "bundles")
+        graphs.append(bundles[0].layout.graph.read_bytes())
+
+    assert (tmp_path / "beside" / "item.data").stat().st_size > 0
+    assert graphs[0] == graphs[1]
+
+
+def test_a_finished_ranker_is_told_cross_features(tmp_path: Path) -> None:
+    """It takes what it wants of the inputs: here the candidate, and one number for each pair."""
+    wide, pairs = helper.make_tensor_value_info, ["users", "pairs"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["bias", "target"], ["a"]),
+            helper.make_node("ReduceSum", ["numbers", "axis"], ["b"], keepdims=0),
+            helper.make_node("Add", ["a", "b"], ["out"]),
+        ],
+        "ranker",
+        [wide("numbers", TensorProto.FLOAT, [*pairs, 2]), wide("target", TensorProto.INT32, pairs)],
+        [wide("out", TensorProto.FLOAT, pairs)],
+        [
+            numpy_helper.from_array(np.array([1, 2, 3, 4], np.float32), "bias"),
+            numpy_helper.from_array(np.array([2], np.int64), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save_model(model, str(tmp_path / "ranker.onnx"))
+    (tmp_path / "skus.txt").write_text("b\na\n")
+    (tmp_path / "model.toml").write_text(
+        'ranker = "ranker.onnx"\nitem_features = ["item_id"]\nhistory_length = 3\n'
+        'cross_features = ["times_had", "popularity"]\n[vocabularies]\nitem_id = "skus.txt"\n'
+        '[inputs.ranker]\nnumbers = "cross"\ntarget = "candidate_item_id"\n'
+    )
+
+    (ranker,) = export(sources_from_spec(tmp_path / "model.toml"), tmp_path / "bundles")
+
+    score = open_graph(ranker.layout.graph)(
+        {
+            "history_item_id": np.zeros((1, 3), np.int32),
+            "gap": np.zeros((1, 3), np.int32),
+            "candidate_item_id": np.array([[0, 1, 2, 3]], np.int32),
+            "cross": np.array([[[10, 0], [0, 20], [1, 1], [0, 0]]], np.float32),
+        }
+    )["score"]
+    assert score.tolist() == [[11, 22, 6, 3]]  # a is the second line: row 3 of theirs, and row 2 of ours
+
+
 def test_a_file_for_one_batch_size_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path, rows=11)
 
