@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date as calendar_date
 from datetime import timedelta
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -137,12 +138,14 @@ def recorded_nights(
         CorruptError: If a pointer is changed.
     """
     remembered = {night.date: night for night in told}
-    known = _known(root, channel)
-    dates = sorted({*remembered, *known})
-    first = (calendar_date.fromisoformat(dates[-1]) - timedelta(days=nights - 1)).isoformat() if dates else ""
+    newest = max({*remembered, *_dates(root)}, default=None)
+    if newest is None:
+        return ()
+    first = (calendar_date.fromisoformat(newest) - timedelta(days=nights - 1)).isoformat()
+    known = _known(root, channel, first)
     found = (
         _believed(_night(root, date, known[date]) if date in known else None, remembered.get(date))
-        for date in dates
+        for date in sorted({*remembered, *known})
         if date >= first
     )
     return tuple(night for night in found if night is not None)
@@ -157,36 +160,48 @@ def _believed(stored: Recorded | None, told: Recorded | None) -> Recorded | None
 
 def newest_night(root: Path, channel: str = LATEST) -> Recorded | None:
     """Give the night of the newest data date that was judged, as :func:`recorded_nights` would; None without one."""
-    for date, release in sorted(_known(root, channel).items(), reverse=True):
-        night = _night(root, date, release)
-        if night is not None and night.judged:
-            return night
-    return None
+    nights = (night_of(root, date, channel) for date in sorted(_dates(root), reverse=True))
+    return next((night for night in nights if night is not None and night.judged), None)
 
 
 def night_of(root: Path, date: str, channel: str = LATEST) -> Recorded | None:
     """Give the night of *date*, as :func:`recorded_nights` would; None without one."""
-    release = _known(root, channel).get(date)
+    release = _known(root, channel, date).get(date)
     return _night(root, date, release) if release else None
 
 
-def _known(root: Path, channel: str) -> dict[str, tuple[str, Outcome]]:
-    """Give each date of which there is a run or a release: with the release that tells of it, if there is one."""
-    own = set(_led_to(root, channel))
-    others = {version for other in channels(root) if other != channel for version in _led_to(root, other)}
-    stored = [version for version in versions(root) if version not in others | own]
+def _dates(root: Path) -> set[str]:
+    """Name the dates of which there may be a run or a release."""
+    return _runs(root) | {version[:10] for version in versions(root, whole=False)}
+
+
+def _runs(root: Path) -> set[str]:
+    return {date for date in names_in(RootLayout(root).runs) if DAY.fullmatch(date)}
+
+
+def _known(root: Path, channel: str, since: str) -> dict[str, tuple[str, Outcome]]:
+    """Give each date from *since* on with the release that tells of it; ``""`` where there are only runs."""
+    own = set(_led_to(root, channel, since))
+    others = {version for other in channels(root) if other != channel for version in _led_to(root, other, since)}
+    stored = [
+        version
+        for version in versions(root, whole=False)
+        if version[:10] >= since
+        and version not in others | own
+        and is_there(RootLayout(root).release(version).manifest)
+    ]
     return {
-        **{date: ("", Outcome.UNFINISHED) for date in names_in(RootLayout(root).runs) if DAY.fullmatch(date)},
+        **{date: ("", Outcome.UNFINISHED) for date in _runs(root) if date >= since},
         **{version[:10]: (version, Outcome.STORED) for version in stored},
         **{version[:10]: (version, Outcome.PUBLISHED) for version in own},
     }
 
 
-def _led_to(root: Path, channel: str) -> Iterator[str]:
+def _led_to(root: Path, channel: str, since: str) -> Iterator[str]:
     pointer = read_pointer(root, channel)
     if pointer is not None:
         with suppress(CorruptError):  # of a manifest; that night tells of it, and those before it count as stored
-            yield from lineage(root, pointer.version)
+            yield from takewhile(lambda version: version[:10] >= since, lineage(root, pointer.version))
 
 
 def _night(root: Path, date: str, release: tuple[str, Outcome]) -> Recorded | None:

@@ -9,6 +9,7 @@ import pytest
 from artifacts.mirror import Mirror, mirror_of
 from release.check import check
 from release.diff import diff
+from release.nights import newest_night, recorded_nights
 from release.pointer import read_pointer, versions
 from release.prune import plan, prune, rules_of
 from release.publish import publish
@@ -45,6 +46,8 @@ def test_every_verb_does_there_what_it_does_here(root: Path, made: Path, mirror:
     """Each verb gives in the store what it gives in a folder, and its trace is in the store."""
     first, second, third = versions(root)
     assert list_releases(root) == list_releases(made)
+    assert recorded_nights(root, nights=60) == recorded_nights(made, nights=60)
+    assert newest_night(root, "shadow") == newest_night(made, "shadow")
     assert verify(root, first) == verify(made, first)
     assert verify(root, second, quick=True) == verify(made, second)
     assert diff(root, first, second, threads=1) == diff(made, first, second, threads=1)
