@@ -24,6 +24,7 @@ _OTHER_WORDS = {"price", "cost", "amount", "url", "image", "email", "phone", "co
 _FEATURE_REPEATS = 5.0  # how often a category must stand in a table, in the mean
 _FEATURE_VALUES = 10_000
 _FEATURES = 8  # of one table
+_TOLD = 0.5  # how well an id must tell what is said of its item or user
 _LEAST_SHARED = 0.3  # of the ids of the events, for a table to be about them
 
 
@@ -90,7 +91,8 @@ class Evidence:
 
     Attributes:
         shared: Which share of the values of the second column stand in the first: (table, column, table, column).
-        depends: Which share of the values of a key has one value of a column: (table, key, column).
+        depends: How well a key tells a column, (table, key, column), as Goodman and Kruskal's lambda: 1 if it always
+            does, 0 if it tells no more than the column's most frequent value.
     """
 
     shared: Callable[[Table, str, Table, str], float]
@@ -292,7 +294,7 @@ def _described(part: Part, taken: set[str], evidence: Evidence) -> Part:
     free = [
         one
         for one in part.table.columns
-        if one.name not in taken and one.filled and evidence.depends(part.table, column, one.name) > 0.8
+        if one.name not in taken and one.filled and evidence.depends(part.table, column, one.name) > _TOLD
     ]
     columns = dict(part.columns)
     titles = (

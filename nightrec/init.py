@@ -112,11 +112,17 @@ def _evidence(connection: "duckdb.DuckDBPyConnection") -> "Evidence":
         return float(one_of(connection, asked))
 
     def depends(table: "Table", key: str, column: str) -> float:
-        asked = (
-            f"SELECT coalesce(avg(CAST(n = 1 AS INTEGER)), 0) FROM (SELECT count(DISTINCT {quoted(column)}) AS n FROM "
-            f"(FROM {table.relation} LIMIT {SAMPLE}) WHERE {quoted(column)} IS NOT NULL GROUP BY {quoted(key)})"
+        told = (
+            f"WITH told AS (SELECT {quoted(key)} AS k, {quoted(column)} AS v, count(*) AS n FROM "
+            f"(FROM {table.relation} LIMIT {SAMPLE}) WHERE k IS NOT NULL AND v IS NOT NULL GROUP BY ALL) "
         )
-        return float(one_of(connection, asked))
+        asked = (
+            "SELECT [(SELECT sum(n) FROM told), "
+            "(SELECT max(n) FROM (SELECT sum(n) AS n FROM told GROUP BY v)), "
+            "(SELECT sum(n) FROM (SELECT max(n) AS n FROM told GROUP BY k))]"
+        )
+        rows, best, best_of_keys = one_of(connection, told + asked)
+        return float((best_of_keys - best) / (rows - best)) if rows and rows > best else 0.0
 
     return Evidence(shared, depends)
 

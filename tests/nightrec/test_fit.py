@@ -187,26 +187,23 @@ def test_options_that_cannot_be_are_code_2(training: Path, capsys: pytest.Captur
     assert "train.epochs: expected 1 or more, found 0" in capsys.readouterr().err
 
 
-def test_fit_makes_both_networks_and_their_bundles_and_run_finds_the_day(training: Path, command: Any) -> None:
+def test_fit_makes_both_networks_and_their_bundles_and_run_finds_the_day(
+    training: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two commands lead from a config to a release: everything that they need stands in it, and in the data."""
     text = training.read_text().replace('user = "bundles/user"', 'user = "made/user"\nranker = "made/ranker"')
     training.write_text(text.replace('"bundles/item"', '"made/item"'))
+    monkeypatch.chdir(training.parent)
 
-    fitted = command("fit", cwd=training.parent)
-    assert fitted.returncode == 0, fitted.stderr
-    exported = command("fit", "--export", "--json", cwd=training.parent)
+    assert execute(["fit", "--export", "--json"]) == 0
 
-    assert exported.returncode == 0, exported.stderr
-    assert exported.stderr.count("fitted already") == 2
-    told = json.loads(exported.stdout)
+    told = json.loads(capsys.readouterr().out)
     assert [one["model"] for one in told["fitted"]] == ["mind", "bst"]
-    assert [Path(one["folder"]) for one in told["bundles"]] == [
-        Path("made") / role for role in ("item", "user", "ranker")
-    ]
-    made = command("run", "--json", cwd=training.parent)
-    assert made.returncode == 0, made.stderr
-    assert "the data date is 2026-03-10, the newest whole day of the data" in made.stderr
-    assert json.loads(made.stdout)["release"].startswith("2026-03-10-")
+    assert [one["folder"] for one in told["bundles"]] == ["made/item", "made/user", "made/ranker"]
+    assert execute(["run", "--json"]) == 0
+    made = capsys.readouterr()
+    assert "the data date is 2026-03-10, the newest whole day of the data" in made.err
+    assert json.loads(made.out)["release"].startswith("2026-03-10-")
 
 
 @pytest.mark.parametrize(
