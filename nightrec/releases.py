@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightrec.night import ConfigPath, Json, configured
+from nightrec.recommend import titles_of
 from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from nightrec.config import Config
     from release.diff import Difference, Moved
     from release.prune import Fate
     from release.revise import Revised
@@ -157,6 +159,8 @@ def diff(
         f"From {found.before} to {found.after}", ("what", "before", "after", "came", "went"), _counted(found), needed=3
     )
     show("Of what both have", ("what", "common", "differ", "mean distance", "largest"), _moved(found), needed=3)
+    if found.movers:
+        _show_movers(read, found)
     if found.parameters:
         show(
             "Made with", ("key", "before", "after"), [(key, *map(str, pair)) for key, pair in found.parameters.items()]
@@ -165,6 +169,15 @@ def diff(
         say(f"not measured: {note}")
     if json:
         answer(found.document())
+
+
+def _show_movers(config: "Config", found: "Difference") -> None:
+    titles = titles_of(config, [one.item_id for one in found.movers])
+    rows = [
+        (str(one.item_id), titles.get(one.item_id), one.before, one.after, f"{one.after - one.before:+,}")
+        for one in found.movers
+    ]
+    show("In more lists, or in fewer", ("item_id", "title", "before", "after", "change"), rows, needed=4)
 
 
 def _counted(found: "Difference") -> "Iterator[Sequence[object]]":

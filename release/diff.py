@@ -16,7 +16,7 @@ from release.figures import score_edges
 from release.measure import count_cold
 from release.overlap import compare_tops, count_gone, cuts
 from release.pointer import Release, find_release
-from release.query import Limits, query
+from release.query import Limits, query, query_any
 
 _MICRO = 1_000_000  # distances and shifts are added up as whole millionths: their sum has one value in any order
 _NOT_PARAMETERS = {"format", "metadata", "counts", "curve"}  # of ``index.json``
@@ -59,6 +59,15 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Mover:
+    """An item, and in how many lists it was in the first release and is in the second."""
+
+    item_id: int | str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Two releases side by side.
 
@@ -72,6 +81,7 @@ class Difference:
         scores: Scores of the recommendations that both have.
         item_vectors: Vectors of the items that both have; distances are Euclidean.
         user_vectors: Interest vectors of the users that both have; only whether they differ.
+        movers: The items whose number of lists changed most, those first, ties by id; *top* of them at most.
         parameters: What they were made with, where it differs: key to both values, None for a key that is missing.
         notes: Why something was not measured.
     """
@@ -85,6 +95,7 @@ class Difference:
     scores: Moved
     item_vectors: Moved
     user_vectors: Moved
+    movers: tuple[Mover, ...]
     parameters: dict[str, tuple[Any, Any]]
     notes: tuple[str, ...]
 
@@ -100,7 +111,7 @@ def diff(root: Path, before: str, after: str, *, top: int = 10, memory: str = "1
         root: The surface's root.
         before: The first release.
         after: The second.
-        top: How many ranks churn looks at.
+        top: How many ranks churn looks at, and how many items are named that moved.
         memory: What DuckDB may hold, such as ``"1GB"``.
         threads: Of DuckDB; 0 is all.
 
@@ -122,6 +133,7 @@ def diff(root: Path, before: str, after: str, *, top: int = 10, memory: str = "1
             "user_vectors": Moved(why=why) if why else _user_vectors(new, old, limits),
         }
         counts = _counts(new, old, limits, ids=not why)
+        movers = () if why else _movers(new, old, top, limits)
     unmeasured = {
         "churn": why or ("no user is in both" if churn is None else ""),
         "score_psi": (psi.why if psi else "one has a ranker, the other has not"),
@@ -135,6 +147,7 @@ def diff(root: Path, before: str, after: str, *, top: int = 10, memory: str = "1
         churn=churn,
         score_psi=psi.value if psi else None,
         **moved,
+        movers=movers,
         parameters=dict(differing(_made_with(releases[0], old), _made_with(releases[1], new))),
         notes=tuple(f"{name}: {reason}" for name, reason in unmeasured.items() if reason),
     )
@@ -186,6 +199,18 @@ def _item_vectors(new: Content, old: Content, limits: Limits) -> Moved:
         [(new.items, old.items)],
         limits,
     )
+
+
+def _movers(new: Content, old: Content, top: int, limits: Limits) -> tuple[Mover, ...]:
+    sql = """
+        WITH one AS (SELECT item_id, count(*) AS lists FROM theirs GROUP BY item_id),
+             other AS (SELECT item_id, count(*) AS lists FROM ours GROUP BY item_id),
+             paired AS (SELECT item_id, coalesce(one.lists, 0) AS was, coalesce(other.lists, 0) AS is_now
+                        FROM one FULL JOIN other USING (item_id))
+        SELECT item_id, was, is_now FROM paired WHERE was <> is_now ORDER BY abs(is_now - was) DESC, item_id LIMIT $top
+    """
+    rows = query_any(sql, {"ours": new.scores, "theirs": old.scores}, {"top": top}, limits)
+    return tuple(Mover(*row) for row in rows)
 
 
 def _width(content: Content) -> int:

@@ -35,7 +35,14 @@ def query(sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, A
 def query_rows(
     sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits
 ) -> list[tuple[int, ...]]:
-    """Ask DuckDB for rows of whole numbers; sums of nothing count as 0.
+    """Ask DuckDB for rows of whole numbers, as :func:`query_any` does; sums of nothing count as 0."""
+    return [tuple(int(value or 0) for value in row) for row in query_any(sql, tables, values, limits)]
+
+
+def query_any(
+    sql: str, tables: Mapping[str, Sequence[Path]], values: Mapping[str, Any], limits: Limits
+) -> list[tuple[Any, ...]]:
+    """Ask DuckDB for rows of anything.
 
     Args:
         sql: The question; it names the tables.
@@ -57,7 +64,6 @@ def query_rows(
         with closing(duckdb.connect(config=options)) as connection:
             for name, paths in tables.items():
                 connection.register(name, ds.dataset([str(path) for path in paths], format="ipc"))
-            rows = connection.execute(sql, dict(values)).fetchall()
+            return connection.execute(sql, dict(values)).fetchall()
     except duckdb.Error as error:
         raise NightrecError(f"comparing {', '.join(tables)} under {limits.memory} of memory failed: {error}") from error
-    return [tuple(int(value or 0) for value in row) for row in rows]

@@ -1,6 +1,7 @@
 """Two releases side by side: what came, went and moved, against numbers worked out by hand."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from artifacts import schemas
 from artifacts.errors import CorruptError, UsageError
+from artifacts.layout import RootLayout
 from artifacts.tables import writing_table
-from release.diff import Count, Difference, diff
+from release.diff import Count, Difference, Mover, diff
 from release.overlap import count_gone
 from release.publish import Published
 from release.query import Limits
@@ -57,6 +59,28 @@ def test_users_and_items_in_and_out_are_counted(released: Released, tmp_path: Pa
     assert found.counts["indexed"] == Count(40, 40, came=2, went=2)
     assert found.counts["cold users"] == Count(2, 0)
     assert found.counts["recommendations"] == Count(600, 550)
+
+
+def test_the_items_that_moved_most_are_named(released: Released, tmp_path: Path) -> None:
+    """By how many more or fewer lists they are in, ties by id; what is in none of one release counts as 0 there."""
+    first = released(items=list(range(1000, 1040)))
+    second = released(date="2026-03-02", items=list(range(1001, 1042)), shift=7, override="a test")
+
+    found = diff(tmp_path, first.version, second.version, top=4, threads=1)
+
+    lists = [
+        Counter(
+            item
+            for path in sorted((RootLayout(tmp_path).release(one.version).scores).glob("*.arrow"))
+            for item in pa.ipc.open_file(path).read_all()["item_id"].to_pylist()
+        )
+        for one in (first, second)
+    ]
+    moved = [Mover(item, lists[0][item], lists[1][item]) for item in lists[0] | lists[1]]
+    moved = sorted(moved, key=lambda one: (-abs(one.after - one.before), one.item_id))
+    assert found.movers == tuple(moved[:4])
+    assert moved[0].after != moved[0].before
+    assert compare(tmp_path, first, first).movers == ()
 
 
 @pytest.mark.parametrize(("shift", "churn"), [(1, 0.1), (4, 0.4), (20, 1.0)])
