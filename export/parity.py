@@ -60,12 +60,14 @@ class _Figures:
         absolute: Largest difference of source and graph, by output.
         used: Largest share of what a number may be off that one was, by output.
         moved: What a row may not keep its bits in: ``"positions"``, ``"batch sizes"``, ``"padding"``.
+        idle: Inputs that changed nothing: they may be none of the network's, or be lost on the way to it.
     """
 
     cases: list[str] = field(default_factory=list)
     absolute: dict[str, float] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    idle: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         return {
@@ -75,6 +77,7 @@ class _Figures:
             "worst_absolute": self.absolute,
             "share_of_tolerance": self.used,
             "bits_depend_on": sorted(self.moved),
+            "idle_inputs": self.idle,
         }
 
 
@@ -131,6 +134,7 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
         _check_candidates(source, graph, figures)
     if source.dynamic_length:
         _check_lengths(source, graph, figures)
+    figures.idle = _idle_inputs(source, graph)
     if source.similarity == "cosine":
         _check_unit_length(source, graph, figures)
     return figures.document()
@@ -357,6 +361,19 @@ def _check_lengths(source: Source, graph: Run, figures: _Figures) -> None:
         found = graph({**inputs, **longer})
         kept = {name: found[name] for name in expected}
         _compare(source, f"{more} more of padding", expected, kept, figures, "padding")
+
+
+def _idle_inputs(source: Source, graph: Run) -> list[str]:
+    """Name the inputs of which other values give the same result."""
+    inputs = canary_rows(source)
+    others = draw_rows(source, [KINDS[source.role][-1]] * CANARY_ROWS, candidates=CANARY_CANDIDATES, seed=10)
+    expected = graph(inputs)
+
+    def idle(name: str) -> bool:
+        found = graph({**inputs, name: others[name]})
+        return all(np.array_equal(array, found[output]) for output, array in expected.items())
+
+    return [name for name in source.inputs if idle(name)]
 
 
 def _check_unit_length(source: Source, graph: Run, figures: _Figures) -> None:

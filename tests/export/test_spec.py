@@ -104,6 +104,7 @@ def test_a_finished_pair_computes_with_the_rows_of_its_own(tmp_path: Path) -> No
     assert found["count"].tolist() == [1, 1, 1]
     assert item.model_id == user.model_id
     assert (item.about["opset"], user.interests, user.width) == (17, 1, 2)
+    assert [bundle.about["parity"]["idle_inputs"] for bundle in (item, user)] == [[], ["history_kind"]]
     assert read_bundle(user.folder) == user
 
 
