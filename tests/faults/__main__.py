@@ -135,7 +135,7 @@ def sections() -> dict[str, dict[str, Any]]:
 
 
 def tell(found: dict[str, Any]) -> int:
-    """Print the table; give how much was lost."""
+    """Print the table; give how much was lost. What was not tried is lost, unless the machine gives a reason."""
     print(f"\n{'':12}{'kind':44}{'tried':>7}{'survived':>10}{'lost':>6}")
     bad = 0
     for section, kinds in found.items():
@@ -145,8 +145,9 @@ def tell(found: dict[str, Any]) -> int:
             bad += wrong(section, kinds["tried"], kinds[second])
             continue
         for name, tally in kinds.items():
-            print(f"{section:12}{name:44}{tally.tried:>7}{tally.survived:>10}{tally.lost:>6}  {tally.skipped}")
-            bad += tally.lost
+            skipped = tally.skipped and f"  SKIPPED: {tally.skipped}"
+            print(f"{section:12}{name:44}{tally.tried:>7}{tally.survived:>10}{tally.lost:>6}{skipped}")
+            bad += tally.lost + (not tally.tried and not tally.skipped)
     return bad
 
 

@@ -73,7 +73,10 @@ def prune(stage: Stage, folder: Path, random_: random.Random, number: int) -> st
 
 
 def rollback(stage: Stage, folder: Path, random_: random.Random, number: int) -> str:
-    """A rollback while a night is published: one of them moves LATEST last, and a hold is kept."""
+    """A rollback while a night is published: one of them moves LATEST last, and a hold is kept.
+
+    Tonight's release is given to readers after the resumption; where the rollback took it back, by promotion alone.
+    """
     root = folder / "store"
     shutil.copytree(_two_releases(stage), root)
     config = stage.shop.config(folder)
@@ -95,6 +98,12 @@ def rollback(stage: Stage, folder: Path, random_: random.Random, number: int) ->
     again = run_nightrec("run", "--config", config, "--date", DATE)
     if again.returncode:
         return f"after the resumption ({resumed.returncode}) the night failed: {again.stderr[-400:]}"
+    if pointer is not None and stage.version in pointer.withdrawn:
+        if follow(root).version != earlier:
+            return "publishing tonight again gave it back to readers, though it was rolled back"
+        _done(
+            run_nightrec("releases", "promote", stage.version, "--config", config, "--reason", "a test", "--who", "us")
+        )
     found = follow(root)
     verify_release(found.layout.folder)
     same = found.version == stage.version and _content(content_of(found.layout.folder)) == _content(stage.wanted)

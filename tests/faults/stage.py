@@ -32,6 +32,7 @@ class Stage:
         wanted: What tonight's release must hold.
         version: Its name.
         seconds: How long each step takes, the start of the command within the first.
+        before: For each step, a store in which tonight has come to it.
     """
 
     shop: Shop
@@ -40,6 +41,7 @@ class Stage:
     wanted: dict[str, bytes]
     version: str
     seconds: dict[str, float]
+    before: dict[str, Path]
 
 
 def set_stage(folder: Path) -> Stage:
@@ -57,7 +59,28 @@ def set_stage(folder: Path) -> Stage:
     night.process.wait(PATIENCE)
     _finished(subprocess.CompletedProcess([], night.process.returncode, "", night.said()))
     tonight = follow(folder / "first" / "store")
-    return Stage(shop, base, content_of(release), content_of(tonight.layout.folder), tonight.version, night.seconds())
+    return Stage(
+        shop,
+        base,
+        content_of(release),
+        content_of(tonight.layout.folder),
+        tonight.version,
+        night.seconds(),
+        _step_by_step(shop, base, folder),
+    )
+
+
+def _step_by_step(shop: Shop, base: Path, folder: Path) -> dict[str, Path]:
+    """Go through tonight verb by verb, once for all trials, and keep what the store was before each."""
+    store = folder / "steps" / "store"
+    shutil.copytree(base, store)
+    before = {}
+    for step in STEPS:
+        before[step] = shutil.copytree(store, folder / "before" / step)
+        night = Night(shop, store)
+        night.start(step)
+        _finished(subprocess.CompletedProcess([], night.wait(), "", night.said()))
+    return before
 
 
 def _finished(process: subprocess.CompletedProcess[str]) -> None:
