@@ -20,12 +20,12 @@ def number(field: str, title: str | None = None, *, form: str = "", zero: bool =
     Args:
         field: Of the rows.
         title: Of the axis; None for none.
-        form: Of its labels, as d3-format writes it, such as ``".0%"``.
+        form: Of its labels, as d3-format writes it, such as ``".0%"``; ``"d"`` is whole numbers.
         zero: Whether the axis begins at 0.
         log: Whether it is logarithmic; then nothing may be 0.
     """
     scale: Channel = {"type": "log", "nice": False} if log else {"zero": zero}
-    axis: Channel = {"format": form} if form else {}
+    axis: Channel = ({"format": form} if form else {}) | ({"tickMinStep": 1} if form == "d" else {})
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 
@@ -176,7 +176,7 @@ def _spread(nodes: list[dict[str, Any]]) -> None:
 def _flow_spec(nodes: list[dict[str, Any]], ribbons: list[dict[str, Any]], stages: int) -> dict[str, Any]:
     least = min(min(node["y"], node["at"] - _LEAST / 2) for node in nodes)
     plain: Channel = {"type": "quantitative", "axis": None}
-    x: Channel = {**plain, "field": "x", "scale": {"domain": [0, stages - 0.1], "nice": False}}
+    x: Channel = {**plain, "field": "x", "scale": {"domain": [0, stages], "nice": False}}
     y: Channel = {**plain, "field": "y", "scale": {"domain": [round(least, 4), 1.02], "nice": False, "zero": False}}
     kinds = colour("kind", list(KINDS), list(KINDS.values()))
     tooltip = hover(("name", "what", ""), ("count", "how many", ","))

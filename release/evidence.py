@@ -24,6 +24,7 @@ from release.pointer import Release
 SAMPLE_ROWS = 2_000_000  # recommendations that are looked at
 RANKS = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)
 QUANTILES = (0.1, 0.5, 0.9)
+_LEAST_AT_RANK = 20  # scores that quantiles are taken of
 _INTERESTS = 256  # more than a uint8 tells apart
 
 
@@ -203,7 +204,7 @@ def measure_lists(sampled: Sampled, ids: pa.Array, *, ranked: bool) -> Lists:
     by_rank = {
         rank: tuple(float(one) for one in np.quantile(scores, QUANTILES))
         for rank, parts in at_rank.items()
-        if len(scores := np.concatenate([np.empty(0, np.float32), *parts]))
+        if len(scores := np.concatenate([np.empty(0, np.float32), *parts])) >= _LEAST_AT_RANK
     }
     return Lists(sampled, rows, fallback, np.trim_zeros(by_interest, "b"), edges, bins, by_rank, exposure[:-1])
 

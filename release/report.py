@@ -77,7 +77,7 @@ def render(subject: Subject) -> tuple[str, list[str]]:
     troubles: list[str] = []
     sections = [_section(heading, make, subject, troubles) for heading, make in SECTIONS]
     title = f"Night of {subject.run.date}"
-    lead = f"Run {subject.run.run_key}, release {subject.version}. All numbers are of this data date."
+    lead = f"Run {subject.run.run_key}; once it is published, its release is {subject.version}."
     return page(title, lead, sections, verdict=verdict_of(subject)), troubles
 
 

@@ -73,11 +73,11 @@ def _flow(title: str, one: str, stages: Sequence[Sequence[Share]]) -> Chart:
 def _interactions(counts: Mapping[str, int], figures: Mapping[str, float]) -> list[list[Share]]:
     kept, told = counts["interactions"], int(figures.get("behaviours", 0))
     gone = [Share(words, counts.get(name, 0), "gone") for name, words in GONE_INTERACTIONS.items()]
-    older = Share("beyond the newest of a user", max(0, kept - told), "apart")
+    older = Share("older ones", max(0, kept - told), "apart")
     return [
         [Share("read", counts["interactions_read"])],
         [Share("kept", kept), *gone],
-        [Share("told to the models", min(kept, told)), older],
+        [Share("told to models", min(kept, told)), older],
     ]
 
 

@@ -30,8 +30,8 @@ def _recall(subject: Subject) -> Chart | str:
     said = subject.parameters
     k, chosen = said["recall_k"], said["nprobe"]
     says = (
-        f"Of {said['nlist']:,} lists, {chosen:,} are searched. Recall@{k} against exact search on users who did not "
-        f"choose that: {_reported(said)}. The target is {said['recall_target']:g}."
+        f"Lists searched: {chosen:,} of {said['nlist']:,}. Recall@{k} against exact search on users who did not choose "
+        f"that: {_reported(said)}. The target is {said['recall_target']:g}."
     )
     if said["nlist"] == 1:
         return f"The index is one list of {said['items']:,} items: so small a catalogue is searched exactly. {says}"
@@ -113,7 +113,7 @@ def _list_sizes(sizes: np.ndarray, imbalance: float) -> Chart:
         height=150,
         x={**number("from", "items in a list"), "bin": {"binned": True}},
         x2={"field": "to"},
-        y=number("lists", "lists"),
+        y=number("lists", "lists", form="d"),
         tooltip=hover(("from", "items from", ","), ("to", "to", ","), ("lists", "lists", ",")),
     )
     return Chart(

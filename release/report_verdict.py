@@ -48,7 +48,7 @@ def verdict_of(subject: Subject) -> Note:
     verdict = subject.verdict
     if verdict.failed:
         names = ", ".join(one.name for one in verdict.failed)
-        return Note(f"Refused: {len(verdict.failed)} of {len(verdict.verdicts)} verdicts do not hold: {names}.", "bad")
+        return Note(f"Refused, by {len(verdict.failed)} of {len(verdict.verdicts)} verdicts: {names}.", "bad")
     if verdict.warned:
         names = ", ".join(one.name for one in verdict.warned)
         return Note(f"Good to publish as {subject.version}, with a warning: {names}.", "warn")

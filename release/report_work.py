@@ -168,7 +168,7 @@ def made_with(subject: Subject) -> list[Part]:
             [
                 ("Data date", run.date),
                 ("Run", run.run_key),
-                ("Release", subject.version),
+                ("Release, once published", subject.version),
                 ("Compared with", subject.last.version if subject.last else "nothing: the first night"),
                 ("Digest of the inputs", run.inputs),
                 ("Digest of what was judged", subject.verdict.judged),

@@ -29,7 +29,7 @@ def test_the_page_of_a_night_is_found(
     assert "the report lacks" not in said
     assert execute([*of_date, "--json"]) == 0
     refused = Path(json.loads(capsys.readouterr().out)["report"]).read_text("utf-8")
-    assert "Refused: 1 of " in refused
+    assert "Refused, by 1 of " in refused
 
     surface.write_text(plain)
     assert execute(["run", "--config", "job.toml", "--date", DATE]) == 0

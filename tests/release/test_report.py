@@ -75,7 +75,7 @@ def test_a_refused_night_has_a_report(
     released(date="2026-03-01")
     page = reported(night(date="2026-03-02", users=list(range(100, 130))), tmp_path, refused=True)
 
-    assert "Refused: " in page[: page.index("<h2")]
+    assert "Refused, by " in page[: page.index("<h2")]
     (lost,) = re.findall(r'<p class="note bad">(users_lost: .*?)</p>', page)
     assert lost.startswith("users_lost: 0.5, expected at most 0.2 against 2026-03-01-")
     assert "60 before, 30 now" in lost
