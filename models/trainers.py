@@ -1,5 +1,6 @@
 """Keras models around MIND and BST: compile, fit, evaluate and predict as people know them, on the torch backend."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,8 +49,12 @@ def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
 
 
 def progress(verbose: bool | None = None) -> int:
-    """Say whether Keras shows its bar: as asked, or where standard error is a terminal."""
-    return int(sys.stderr.isatty() if verbose is None else verbose)
+    """Say what Keras shows: 0 nothing, 1 its bar - as asked, or where standard error is a terminal.
+
+    Nothing turns the colours of its bar off, so NO_COLOR gets a line for each epoch in place of it: 2.
+    """
+    shown = sys.stderr.isatty() if verbose is None else verbose
+    return 2 if shown and os.environ.get("NO_COLOR") else int(shown)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types

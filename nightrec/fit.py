@@ -16,7 +16,7 @@ from artifacts.errors import UsageError
 from artifacts.store import staged_folder
 from nightrec.bundles import export_networks, folder_of_bundles, tell_bundles
 from nightrec.night import ConfigPath, Json, configured
-from nightrec.terminal import answer, say, show
+from nightrec.terminal import answer, progress, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,6 +227,7 @@ def _days(config: "Config", until: date, validate_until: date) -> "Split":
 def _told(config: "Config") -> dict[str, Any]:
     """Read what a network learns from: every event through the last day of validation, and the words for it."""
     from features.catalogue import encode_catalogue
+    from features.inputs import count_events
     from features.ordered import Engine
     from features.sequences import read_sequences
     from nightrec.inputs import inputs_of
@@ -234,7 +235,10 @@ def _told(config: "Config") -> dict[str, Any]:
     train, spec, inputs = _train(config), spec_of(config), inputs_of(config)
     vocabularies = _vocabularies(config, inputs, spec)
     catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
-    with tempfile.TemporaryDirectory(dir=train.folder, prefix=".scratch-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(dir=train.folder, prefix=".scratch-") as scratch,
+        progress("reading", count_events(inputs)) as advance,
+    ):
         sequences = read_sequences(
             inputs,
             catalogue=catalogue,
@@ -242,7 +246,7 @@ def _told(config: "Config") -> dict[str, Any]:
             vocabularies=vocabularies,
             until=train.until + timedelta(days=train.validate_days),
             zone=config.surface.timezone,
-            engine=Engine(Path(scratch), config.night.memory, config.night.threads),
+            engine=Engine(Path(scratch), config.night.memory, config.night.threads, advance),
         )
     return {"sequences": sequences, "spec": spec, "vocabularies": vocabularies}
 

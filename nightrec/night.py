@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from artifacts.errors import NotReadyError
+from artifacts.errors import NightrecError, NotReadyError
 from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nightrec.config import Config
     from nightrec.run import Done, Night
 
@@ -129,15 +131,27 @@ def run(
     from nightrec.run import run_night
 
     read = configured(config, device=device, workers=workers)
-    night = run_night(
-        read,
-        date or _newest_day(read),
-        override=override,
-        supersede=supersede,
-        seen_future=seen_future or "",
-        channel=channel,
-        told=_told,
-    )
+    day = date or _newest_day(read)
+    done: list[Done] = []
+
+    def told(one: "Done") -> None:
+        done.append(one)
+        say(f"nightrec: {one.line()}")
+
+    try:
+        night = run_night(
+            read,
+            day,
+            override=override,
+            supersede=supersede,
+            seen_future=seen_future or "",
+            channel=channel,
+            told=told,
+        )
+    except NightrecError:
+        if done:
+            _show(f"Night of {day}, as far as it went", done)
+        raise
     _report(night, json=json)
 
 
@@ -294,17 +308,12 @@ def _newest_day(config: "Config") -> str:
     return day.isoformat()
 
 
-def _told(done: "Done") -> None:
-    say(f"nightrec: {done.line()}")
-
-
 def _report(night: "Night", *, json: bool) -> None:
-    rows = [(done.step, done.rows, done.state, round(done.seconds, 2), done.speed, done.notes) for done in night.steps]
-    show(
-        f"Night of {night.run.date}, run {night.run.run_key}",
-        ("step", "rows", "shards", "seconds", "rows/s", "counted"),
-        rows,
-        needed=3,
-    )
+    _show(f"Night of {night.run.date}, run {night.run.run_key}", night.steps)
     if json:
         answer(night.document(), short=len(night.steps) == 1)  # a scheduler keeps what a step says
+
+
+def _show(title: str, steps: "Sequence[Done]") -> None:
+    rows = [(done.step, done.rows, done.state, round(done.seconds, 2), done.speed, done.notes) for done in steps]
+    show(title, ("step", "rows", "shards", "seconds", "rows/s", "counted"), rows, needed=3)

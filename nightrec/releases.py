@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightrec.completion import complete_release
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.recommend import titles_of
 from nightrec.terminal import answer, say, show
@@ -25,9 +26,14 @@ app = typer.Typer(help="What is published, whether it is whole, and what can be 
 
 Channel = Annotated[str, typer.Option("--channel", help="The pointer that readers follow.")]
 AnyVersion = Annotated[
-    str | None, typer.Argument(help="A release; by default the one that the channel names.", show_default=False)
+    str | None,
+    typer.Argument(
+        help="A release; by default the one that the channel names.",
+        show_default=False,
+        autocompletion=complete_release,
+    ),
 ]
-Version = Annotated[str, typer.Argument(help="A release.")]
+Version = Annotated[str, typer.Argument(help="A release.", autocompletion=complete_release)]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 Who = Annotated[str | None, typer.Option("--who", help="Who asks; by default the user who is logged in.")]
 
@@ -106,7 +112,7 @@ def verify(
 
 @app.command()
 def rollback(
-    version: Annotated[str, typer.Argument(help="The release to go back to.")],
+    version: Annotated[str, typer.Argument(help="The release to go back to.", autocompletion=complete_release)],
     *,
     config: ConfigPath,
     reason: Reason,
@@ -143,8 +149,8 @@ def resume(
 
 @app.command()
 def diff(
-    before: Annotated[str, typer.Argument(help="A release.")],
-    after: Annotated[str, typer.Argument(help="Another, which it is compared with.")],
+    before: Version,
+    after: Annotated[str, typer.Argument(help="Another, which it is compared with.", autocompletion=complete_release)],
     *,
     config: ConfigPath,
     top: Annotated[int, typer.Option("--top", min=1, help="The k of churn@k.")] = 10,
@@ -159,6 +165,8 @@ def diff(
         f"From {found.before} to {found.after}", ("what", "before", "after", "came", "went"), _counted(found), needed=3
     )
     show("Of what both have", ("what", "common", "differ", "mean distance", "largest"), _moved(found), needed=3)
+    shares = ((f"churn@{found.top}", found.churn), ("stability index of the scores (PSI)", found.score_psi))
+    show("Of the lists", ("what", "is"), shares)
     if found.movers:
         _show_movers(read, found)
     if found.parameters:
@@ -193,8 +201,6 @@ def _moved(found: "Difference") -> "Iterator[Sequence[object]]":
     }
     for name, one in of.items():
         yield name, one.common, one.moved, one.mean, one.largest
-    for name, share in ((f"churn@{found.top}", found.churn), ("score distribution (PSI)", found.score_psi)):
-        yield name, None, None, share, None
 
 
 @app.command()

@@ -48,6 +48,14 @@ with progress("items", 1_000) as advance:
         time.sleep(0.2)
 """
 
+TRAIN = """
+[train]
+until = 2026-03-05
+validate_days = 5
+history_length = 5
+mind = { width = 8, epochs = 2, hidden = [8], interests = 2 }
+"""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -112,6 +120,20 @@ def test_a_night_at_a_terminal(surface: Path) -> None:
     assert shown.out.count("\n") == 1
     assert "\x1b" not in shown.out
     assert [step["step"] for step in json.loads(shown.out)["steps"]][-1] == "publish"
+
+
+def test_a_refused_night_ends_with_its_table_too(surface: Path, command: Any) -> None:
+    """How far it went, then what refuses it; a machine reads of the refusal alone."""
+    surface.write_text(surface.read_text() + "\n[gates]\ncoverage = 1.1\n")
+
+    shown = command("run", "--config", surface, "--date", DATE, "--json")
+
+    assert shown.returncode == 3, shown.stderr
+    table, _, refusal = shown.stderr.partition(f"Night of {DATE}, as far as it went\n")[2].partition("nightrec: ")
+    steps = [line.split()[0] for line in table.splitlines()]
+    assert steps[:6] == ["step", "prepare", "items", "index", "interests", "score"]
+    assert "coverage" in refusal
+    assert json.loads(shown.stdout)["exit_code"] == 3
 
 
 def test_progress_says_rows_rows_a_second_and_time_left() -> None:
@@ -225,3 +247,19 @@ def test_ctrl_c_leaves_a_run_that_goes_on(surface: Path, tmp_path: Path, workers
     assert finished.code == 0, finished.text
     steps = {step["step"]: step for step in json.loads(finished.out)["steps"]}
     assert [name for name, step in steps.items() if step["skipped"] == step["shards"]] == ["prepare", "items", "index"]
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_training_shows_keras_own_progress(surface: Path, no_color: str) -> None:
+    """Rows read, then epochs, steps and losses, on the screen alone; NO_COLOR gets no bar, whose colours would stay."""
+    surface.write_text(surface.read_text() + TRAIN)
+
+    shown = at_a_terminal([NIGHTREC, "fit", "mind", "--config", surface, "--json"], environment={"NO_COLOR": no_color})
+
+    assert shown.code == 0, shown.text
+    assert re.search(r"reading .*rows", shown.text)
+    assert "Epoch 1/2" in shown.text
+    assert re.search(r"\d+/\d+ .*loss: ", shown.text)
+    assert bool(COLOUR.search(shown.screen)) != bool(no_color)
+    assert shown.out.count("\n") == 1
+    assert json.loads(shown.out)["model"] == "mind"
