@@ -10,9 +10,10 @@ from typing import Any
 from release.charts import colour, number
 from release.gate import Gate
 from release.nights import Outcome, Recorded
-from release.page import Cell, Chart, Folded, Kind, Mark, Note, Part, Section, Table, page
+from release.page import Cell, Chart, Folded, Kind, Mark, Note, Part, Section, Table, page, shown_number
 from release.verdicts import State, Verdict
 
+_NEWEST = 14  # days that are shown as rows; those before them are folded
 _NO_NIGHT = "no night"
 _OUTCOMES: dict[str, tuple[Kind, str]] = {  # its mark, and its colour in a chart: no green beside red
     Outcome.PUBLISHED: ("good", "#4c84c4"),
@@ -148,8 +149,11 @@ def _nights(days: Sequence[str], by_date: Mapping[str, Recorded]) -> list[Part]:
     rows = [_night_row(day, by_date.get(day)) for day in reversed(days)]
     spec = _heat([{"date": day, "of": "night", "is": _outcome(by_date.get(day))} for day in days], _OUTCOMES)
     spec["encoding"]["y"] = {"field": "of", "type": "nominal", "axis": None}
-    table = Table(columns, rows, "Newest first")
-    return [Chart("What became of each night", _lead(days, by_date), spec, _short(days, by_date)), table]
+    found: list[Part] = [Chart("What became of each night", _lead(days, by_date), spec, _short(days, by_date))]
+    found.append(Table(columns, rows[:_NEWEST], "Newest first"))
+    if older := rows[_NEWEST:]:
+        found.append(Folded(f"The {len(older)} days before", [Table(columns, older)]))
+    return found
 
 
 def _short(days: Sequence[str], by_date: Mapping[str, Recorded]) -> Table:
@@ -290,7 +294,8 @@ def _lines(title: str, days: Sequence[str], by_date: Mapping[str, Recorded], lin
 def _between(numbers: Sequence[float | None]) -> str:
     known = [number for number in numbers if number is not None]
     missing = f", none on {len(numbers) - len(known)} days" if len(known) < len(numbers) else ""
-    return f"{known[0]:,.6g} at first, {known[-1]:,.6g} at last, from {min(known):,.6g} to {max(known):,.6g}{missing}"
+    first, last, least, greatest = map(shown_number, (known[0], known[-1], min(known), max(known)))
+    return f"{first} at first, {last} at last, from {least} to {greatest}{missing}"
 
 
 def _durations(days: Sequence[str], by_date: Mapping[str, Recorded]) -> list[Part]:

@@ -158,4 +158,6 @@ def test_sixty_nights_fit_in_one_small_page() -> None:
 
     assert len(page.encode()) < 5_000_000
     assert len(specs(page)) < len(GATES) + 20
+    assert len(table(page, "Newest first")) == 14
+    assert "The 46 days before" in page
     assert page == written(*nights)
