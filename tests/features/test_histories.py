@@ -1,5 +1,5 @@
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from artifacts import schemas
 from artifacts.digest import file_digest
 from artifacts.errors import InputError, NightrecError, UsageError
 from artifacts.tables import writing_table
@@ -19,84 +18,11 @@ from features.histories import Cut, open_histories
 from features.inputs import Source
 from features.ordered import Engine
 from features.vocabulary import fit_vocabulary
+from tests.features.slowly import NOW, slow_histories, tables
 
-NOW = 1_773_187_200  # the end of the data date, in seconds
 ITEMS = [(10, "a"), (20, "b"), (30, None), (40, "a")]
 HISTORIES = {"user_id": "visitor", "item_ids": "skus", "times": "ats"}
 LAW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def vocabularies_of(shop):
-    """Item 40 is new since training, item 50 left the catalogue since."""
-    known = [item for item, _ in shop.items if item not in (40, "40")]
-    return {
-        "item_id": fit_vocabulary("item_id", pa.array([*known, type(known[0])(50)], shop.item_type)),
-        "brand": fit_vocabulary("brand", pa.array(["a", "b"])),
-        "country": fit_vocabulary("country", pa.array(["be", "nl"])),
-    }
-
-
-def tables(shop, inputs, spec, day, scratch, **options):
-    """Collect all tables of a night, by name; ``shards`` lists."""
-    engine = Engine(scratch, options.pop("memory", "200MB"), options.pop("threads", 1))
-    vocabularies = vocabularies_of(shop)
-    catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
-    cut = Cut(day, **options)
-    with open_histories(
-        inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
-    ) as night:
-        user_type = pa.type_for_alias(shop.user_type)
-        shape = schemas.histories(user_type, spec.item_features, spec.profile_features)
-        return {
-            "histories": [pa.Table.from_batches(night.histories(s), shape) for s in range(cut.shards)],
-            "seen": [pa.Table.from_batches(night.seen(s), schemas.seen(user_type)) for s in range(cut.shards)],
-            "sample": night.sample(),
-            "popular": night.popular(),
-            "replay": night.replay(),
-            "counts": night.counts,
-        }
-
-
-def slow_histories(shop, spec):
-    """Work the rows of ``histories`` and ``seen`` out from §2, one user at a time."""
-    vocabularies = vocabularies_of(shop)
-    brands = {item: brand for item, brand in shop.items if item not in shop.gone_items}
-    rows = {item: row for row, item in enumerate(sorted(brands))}
-    land = dict(shop.users)
-    had = defaultdict(list)
-    for user, item, ago in shop.events:
-        if user is not None and item is not None and ago > 0:
-            had[user].append((-ago, item))
-    people = (set(land) | set(had)) - set(shop.gone_users)
-
-    def row(feature, value):
-        return int(vocabularies[feature].encode(pa.array([value], vocabularies[feature].values.type))[0])
-
-    histories, seen = [], []
-    for user in sorted(people):
-        behaviours = sorted((b for b in had[user] if b[1] not in shop.gone_items), reverse=True)
-        newest = behaviours[: spec.history_length]
-        histories.append(
-            {
-                "user_id": user,
-                "history_item_id": [row("item_id", item) for _, item in newest],
-                "history_brand": [row("brand", brands.get(item)) for _, item in newest],
-                "gap": [1 + sum(edge <= -at for edge in spec.gap_edges) for at, _ in newest],
-                "profile_country": row("country", land.get(user)),
-                "history_length": len(newest),
-            }
-        )
-        times = Counter(rows[item] for _, item in behaviours if item in rows)
-        last = {rows[item]: -at for at, item in reversed(behaviours) if item in rows}
-        seen.append(
-            {
-                "user_id": user,
-                "items": sorted(times),
-                "times": [times[item] for item in sorted(times)],
-                "last_gap": [last[item] for item in sorted(times)],
-            }
-        )
-    return histories, seen
 
 
 EVENTS = st.lists(
@@ -357,8 +283,28 @@ def test_a_sample_of_many_events_is_rows_of_the_histories(threads, tmp_path, sho
 def test_a_user_is_listed_once(tmp_path, shop, spec, day):
     """Two rows of one user may contradict each other: an error naming file, column and user."""
     made = shop([], ITEMS, [(7, "nl"), (8, "nl"), (7, "be")])
-    with pytest.raises(InputError, match=r"users\.parquet: user id 7 is there more than once in column visitor"):
+    with pytest.raises(InputError) as raised:
         tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+    assert str(raised.value) == (
+        f"{tmp_path / 'users.parquet'}: user id 7 is there more than once in column visitor; keep one row of each user"
+    )
+
+
+def test_a_user_without_an_id_is_refused(tmp_path, shop, spec, day):
+    """A null is no user: an error naming file and column."""
+    made = shop([], ITEMS, [(7, "nl"), (None, "be")])
+    with pytest.raises(InputError, match=r"users\.parquet: column visitor of users has nulls$"):
+        tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+
+def test_events_before_1970_are_the_oldest_and_counted(tmp_path, shop, spec, day):
+    """A clock that was not set puts events last; the first moment of 1970 is not before it."""
+    made = shop([(1, 10, NOW + 1), (1, 20, NOW), (1, 30, 5), (2, 10, NOW + 9)], ITEMS)
+    found = tables(made, made.inputs(tmp_path), spec, day, tmp_path / "scratch")
+
+    assert found["counts"]["interactions_before_1970"] == 2
+    assert found["histories"][0].column("history_item_id").to_pylist() == [[4, 3, 2], [2]]
+    assert found["seen"][0].column("last_gap").to_pylist() == [[NOW + 1, NOW, 5], [NOW + 9]]
 
 
 def test_profile_features_need_a_column(tmp_path, shop, spec, day):

@@ -247,13 +247,15 @@ def night(tmp_path: Path) -> Callable[..., Run]:
 def released(night: Callable[..., Run], tmp_path: Path) -> Callable[..., Published]:
     """Make, check and publish a night, to LATEST or another channel: ``released("shadow", date=...)``.
 
-    With ``override="a reason"`` the gates' verdict does not matter.
+    With ``override="a reason"`` the gates' verdict does not matter; ``supersede`` is the reason for other content.
     """
 
-    def make(channel: str = "LATEST", override: str | None = None, **changes: Any) -> Published:
+    def make(
+        channel: str = "LATEST", override: str | None = None, supersede: str | None = None, **changes: Any
+    ) -> Published:
         run = night(**changes)
         with suppress(RefusedError) if override else nullcontext():
             check(run, tmp_path, channel=channel, threads=1)
-        return publish(run, tmp_path, channel=channel, override=override)
+        return publish(run, tmp_path, channel=channel, override=override, supersede=supersede)
 
     return make

@@ -12,36 +12,13 @@ import pytest
 from artifacts.errors import CorruptError, InputError, RefusedError, StaleRunError
 from artifacts.layout import sidecar_of
 from artifacts.release import record_problems
-from artifacts.run import Run
 from artifacts.tables import finish_file
 from release.check import check, standing_report
 from release.figures import measure_night
 from release.gate import Against
 from release.gates import GATES, configured_gates
-from release.publish import publish
 from release.verdicts import GateReport, State
-
-Make = Callable[..., Run]
-
-
-def root_of(run: Run):
-    return run.folder.parents[2]
-
-
-def states(report: GateReport) -> dict[str, State]:
-    return {verdict.name: verdict.state for verdict in report.verdicts}
-
-
-def refused(run: Run) -> dict[str, Any]:
-    """Check *run*, which must be refused, and give the failed verdicts by name."""
-    with pytest.raises(RefusedError) as error:
-        check(run, root_of(run), threads=1)
-    document = json.loads(run.layout.record.gates.read_text())
-    failed = {v["name"]: v for v in document["verdicts"] if v["state"] == "fail"}
-    lines = str(error.value).splitlines()[1:]
-    assert [line.strip().split(":")[0] for line in lines] == list(failed)
-    assert document["passed"] is False
-    return failed
+from tests.release.judged import Make, assign, flip, refused, released, root_of, states, with_column
 
 
 def test_ordinary_first_night_passes(night: Make) -> None:
@@ -114,21 +91,6 @@ def test_refusal_stands_too(night: Make) -> None:
 
 def drop_first_user(table: pa.Table) -> pa.Table:
     return table.filter(pc.not_equal(table["user_id"], table["user_id"][0]))
-
-
-def with_column(table: pa.Table, name: str, change: Callable[[np.ndarray], None]) -> pa.Table:
-    values = table[name].to_numpy().copy()
-    change(values)
-    return table.set_column(
-        table.column_names.index(name), table.schema.field(name), pa.array(values, table[name].type)
-    )
-
-
-def assign(place: int, value: Any) -> Callable[[np.ndarray], None]:
-    def change(values: np.ndarray) -> None:
-        values[place] = value
-
-    return change
 
 
 SCORE_FAULTS: dict[str, tuple[str, Callable[[pa.Table], pa.Table], float]] = {
@@ -335,82 +297,6 @@ def test_recall_without_users_does_not_apply(night: Make) -> None:
         check(run, root_of(run), threads=1)
 
 
-def released(night: Make, **changes: Any):
-    run = night(**changes)
-    check(run, root_of(run), threads=1)
-    return publish(run, root_of(run))
-
-
-def test_second_night_is_compared_with_the_first(night: Make) -> None:
-    """A night much like the last one passes, and every comparison has its number worked out by hand."""
-    first = released(night)
-    run = night(date="2026-03-02", shift=1, users=list(range(100, 157)))
-    report = check(run, root_of(run), threads=1)
-    values = {v.name: v.value for v in report.verdicts}
-    assert report.earlier == first.version
-    assert values["churn"] == pytest.approx(0.1)  # each list moved on by one of ten
-    assert values["users_lost"] == pytest.approx(3 / 60)
-    assert values["users_gained"] == 0
-    assert values["cold_rise"] == 0
-    assert states(report)["score_psi"] is State.SKIP  # 600 rows say too little
-
-
-def test_other_shard_count_gives_the_same_churn(night: Make) -> None:
-    """Churn does not depend on how the users are cut into shards."""
-    released(night)
-    run = night(date="2026-03-02", shift=3, shards=3)
-    values = {v.name: v.value for v in check(run, root_of(run), threads=1).verdicts}
-    assert values["churn"] == pytest.approx(0.3)
-
-
-def test_shifted_night_is_refused_with_number_bound_and_remedy(night: Make) -> None:
-    """A night whose lists all changed and whose users halved is refused, one line for each gate."""
-    first = released(night)
-    run = night(date="2026-03-02", shift=20, users=list(range(100, 130)))
-    with pytest.raises(RefusedError) as error:
-        check(run, root_of(run), threads=1)
-    text = str(error.value)
-    assert f"users_lost: 0.5, expected at most 0.2 against {first.version}" in text
-    assert f"churn: 1, expected at most 0.8 against {first.version}" in text
-    assert error.value.exit_code == 3
-
-
-def test_many_rows_have_their_score_distribution_compared(night: Make) -> None:
-    """With enough rows, scores that moved are refused by the stability index, and equal ones give zero."""
-    many = list(range(100, 300))
-    released(night, users=many)
-    same = night(date="2026-03-02", users=many, shift=1)
-    values = {v.name: v.value for v in check(same, root_of(same), threads=1).verdicts}
-    assert values["score_psi"] == 0
-    shrunk = night(date="2026-03-03", users=many, scores=lambda t: with_column(t, "score", lambda v: v.__imul__(0.1)))
-    assert list(refused(shrunk)) == ["score_psi"]
-
-
-def test_constant_scores_are_refused_on_a_first_night_too(night: Make) -> None:
-    """Users whose items all have one score are counted without another night to compare with."""
-    run = night(scores=lambda t: with_column(t, "score", assign(slice(None, 40), 0.5)))
-    assert refused(run)["scores_constant"]["value"] == pytest.approx(8 / 60)  # four users in each of two shards
-
-
-def test_model_change_is_a_declared_reason(night: Make) -> None:
-    """With another model, churn and score shift do not apply and say so; counts still do."""
-    released(night, popular=[1003, 1001])
-    run = night(date="2026-03-02", shift=20, model="2", popular=[1001])
-    report = check(run, root_of(run), threads=1)
-    skipped = {v.name: v.why for v in report.verdicts if v.state is State.SKIP}
-    changing = {gate.name for gate in GATES if gate.of_model}
-    assert set(skipped) == {*changing, "model_age", "hit_rate_lost"}
-    assert all("another model" in skipped[name] for name in ("score_psi", "churn"))
-
-
-def test_same_date_is_never_the_yardstick(night: Make) -> None:
-    """A night is compared with an earlier date, not with what was published of its own date."""
-    first = released(night)
-    released(night, date="2026-03-02", shift=1)
-    again = night(date="2026-03-02", shift=2)
-    assert check(again, root_of(again), threads=1).earlier == first.version
-
-
 def test_unfinished_run_is_not_judged(night: Make) -> None:
     """A run that lacks a shard says which file, and writes no verdict."""
     run = night()
@@ -427,21 +313,6 @@ def test_changed_byte_of_the_run_is_found_before_it_is_judged(night: Make, of: s
     path = getattr(run.layout, of)(0, 2)
     flip(path)
     with pytest.raises(CorruptError, match=of):
-        check(run, root_of(run), threads=1)
-
-
-def flip(path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def test_changed_byte_of_the_earlier_release_is_found(night: Make) -> None:
-    """What a night is compared with is verified too."""
-    first = released(night)
-    flip(first.folder / "scores" / "00001-of-00002.arrow")
-    run = night(date="2026-03-02")
-    with pytest.raises(CorruptError, match="00001-of-00002"):
         check(run, root_of(run), threads=1)
 
 
@@ -463,3 +334,9 @@ def test_users_across_record_batches_are_counted_once(night: Make, monkeypatch: 
     assert report.figures["users"] == 60
     bad = night(date="2026-03-02", scores=lambda t: with_column(t, "item_id", lambda v: v.__setitem__(9, v[0])))
     assert refused(bad)["items_repeated"]["value"] == 2
+
+
+def test_constant_scores_are_refused_on_a_first_night_too(night: Make) -> None:
+    """Users whose items all have one score are counted without another night to compare with."""
+    run = night(scores=lambda t: with_column(t, "score", assign(slice(None, 40), 0.5)))
+    assert refused(run)["scores_constant"]["value"] == pytest.approx(8 / 60)  # four users in each of two shards
