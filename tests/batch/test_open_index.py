@@ -1,14 +1,20 @@
 """An index opened with the vectors of its items, and what users have had as its rows."""
 
+from collections.abc import Callable
+
 import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from artifacts import schemas
-from artifacts.errors import InputError
+from artifacts.errors import CorruptError, InputError, StaleRunError
+from artifacts.run import Run
+from artifacts.tables import finish_file, writing_table
 from batch.retrieve import (
+    gather_vectors,
     most_of,
+    open_index,
     seen_lists,
 )
 from features.encode import NO_ITEM
