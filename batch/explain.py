@@ -140,7 +140,7 @@ class Explanation:
         broken: For ``Fate.RULE``.
         popularity: For a cold user, and for a row that fills a list.
         clicks: The user's history, newest first.
-        same: Whether interests and list came out as the night wrote them; None where nothing was computed again.
+        same: Whether interests, to the bit, and list came out as the night wrote them; None where neither was made.
     """
 
     fate: Fate
@@ -280,12 +280,12 @@ def _follow(run: Run, shop: Shop, ranker: Bundle | None, user: _User, row: int, 
         inputs = dict(user_inputs(user.histories, ranker.spec, Role.RANKER, session.rows))
     ordered = order_candidates(shop, session, Part(user.interests, user.seen, inputs))
     filled = fill_up(shop, ordered)[1]
-    ranked = ranker is not None or str(Role.RANKER) not in run.bundles
     places = np.flatnonzero(ordered.rows[0] == row)
-    if ranked:
+    alike = False
+    if ranker is not None or str(Role.RANKER) not in run.bundles:
         made = np.concatenate([ordered.rows[0][ordered.kept[0]], filled])
-        same = shop.item_ids.take(pa.array(shop.index.items[made])).equals(user.scores["item_id"].combine_chunks())
-        told = replace(told, same=same and told.same is not False)
+        alike = shop.item_ids.take(pa.array(shop.index.items[made])).equals(user.scores["item_id"].combine_chunks())
+        told = replace(told, same=alike and told.same is not False)
         if len(places):
             told = replace(told, ranking=Ranking(int(places[0]) + 1, float(ordered.scores[0, places[0]])))
     if len(user.vectors):
@@ -294,10 +294,13 @@ def _follow(run: Run, shop: Shop, ranker: Bundle | None, user: _User, row: int, 
         told = replace(told, popularity=_popularity(shop, filled, row))
     if told.listed:
         return replace(told, fate=Fate.FALLBACK if told.listed.score is None else Fate.RANKED)
-    return _why_not_listed(shop, ordered, filled, row, told)
+    return _why_not_listed(shop, ordered, filled, row, told, alike=alike)
 
 
-def _why_not_listed(shop: Shop, ordered: Ordered, filled: np.ndarray, row: int, told: Explanation) -> Explanation:
+def _why_not_listed(
+    shop: Shop, ordered: Ordered, filled: np.ndarray, row: int, told: Explanation, *, alike: bool
+) -> Explanation:
+    """Find the first reason; those after the search hold if the list comes out *alike*, item for item."""
     if ordered.seen.have(np.array([0]), np.array([row]))[0]:
         return replace(told, fate=Fate.HAD)
     if told.retrieval is None:
@@ -307,7 +310,7 @@ def _why_not_listed(shop: Shop, ordered: Ordered, filled: np.ndarray, row: int, 
     if told.retrieval.rank is None:
         near = told.retrieval.exact_rank is not None and told.retrieval.exact_rank <= shop.options.candidates
         return replace(told, fate=Fate.MISSED if near else Fate.TOO_FAR)
-    if told.ranking is None or not told.same:
+    if told.ranking is None or not alike:
         return replace(told, fate=Fate.UNTOLD)
     place = told.ranking.rank - 1
     before = ordered.rows[0, :place][ordered.kept[0, :place]]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nightrec.run import Done, Night
 
 
-def _iso_day(text: str | None) -> str | None:
+def iso_day(text: str | None) -> str | None:
+    """Take a day as YYYY-MM-DD from the command line; None is one that was not said."""
     if text is None:
         return None
     try:
@@ -51,14 +52,14 @@ ConfigPath = Annotated[
     ),
 ]
 DataDate = Annotated[
-    str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=_iso_day)
+    str, typer.Option("--date", help="The data date, YYYY-MM-DD: nothing after it is read.", callback=iso_day)
 ]
 NewestDate = Annotated[
     str | None,
     typer.Option(
         "--date",
         help="The data date, YYYY-MM-DD; by default the newest day of the data that is whole. A scheduler names it.",
-        callback=_iso_day,
+        callback=iso_day,
         show_default=False,
     ),
 ]

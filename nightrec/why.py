@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.errors import NightrecError, StaleRunError, UsageError
-from nightrec.night import ConfigPath, Json, configured
+from nightrec.night import ConfigPath, Json, configured, iso_day
 from nightrec.recommend import titles_of
 from nightrec.terminal import answer, say, show
 
@@ -81,7 +81,9 @@ def why(
     channel: Annotated[str, typer.Option("--channel", help="The pointer that readers follow.")] = "LATEST",
     date: Annotated[
         str | None,
-        typer.Option("--date", help="Ask the run of this data date, published or refused.", show_default=False),
+        typer.Option(
+            "--date", help="Ask the run of this data date, published or refused.", callback=iso_day, show_default=False
+        ),
     ] = None,
     run: Annotated[
         str | None,

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import pyarrow as pa
 import pytest
 
 from artifacts.run import find_run
-from artifacts.tables import finish_file, read_sidecar
+from artifacts.tables import finish_file, read_sidecar, read_table, writing_table
 from nightrec.main import execute
 from tests.nightrec.hand import CONFIG, DATE, write_bundles, write_data
 
@@ -216,6 +217,35 @@ def test_other_bundles_than_the_runs_explain_nothing_wrong(copied: Path, capsys:
     assert err.count("not told: ") == 2
 
 
+def test_another_machine_says_that_its_bits_are_others(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reasons hold as long as the list comes out item for item; when it does not, none is made up."""
+    run = find_run(copied.parent / "store", DATE)
+    place = next(path for path in run.layout.interests(0, 2).parent.glob("*.arrow") if 1 in users_of(path))
+    table, sidecar = read_table(place), read_sidecar(place)
+
+    def night_with(factor: float) -> None:
+        vectors = [[[x * factor, y] for x, y in vectors] for vectors in table["vectors"].to_pylist()]
+        other = table.set_column(1, table.field(1), pa.array(vectors, table.field(1).type))
+        with writing_table(place, table.schema.remove_metadata(), metadata=run.metadata(), inputs=sidecar.inputs) as to:
+            to.write(other)
+
+    night_with(1 + 1e-6)
+    near, _ = ask(copied, capsys, 1, 3)
+    night_with(-1.0)
+    far, err = ask(copied, capsys, 1, 7)
+
+    assert (near["fate"], near["same"]) == ("rule", False)
+    assert (far["fate"], far["same"]) == ("untold", False)
+    (untold,) = far["untold"]
+    assert untold.startswith("whether all this is to the bit what the night computed")
+    assert f"not told: {untold}" in err
+
+
+def users_of(path: Path) -> list[int]:
+    users: list[int] = read_table(path)["user_id"].to_pylist()
+    return users
+
+
 def test_a_bundle_without_weights_explains_the_rest(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The output is optional: all else is told, and that it is missing."""
     shutil.rmtree(copied.parent / "bundles")
@@ -238,6 +268,7 @@ def test_a_bundle_without_weights_explains_the_rest(copied: Path, capsys: pytest
         (["--date", DATE, "--release", "x"], "--date and --release: give one of them"),
         (["--run", "0" * 16], "--run names a run of a date: give --date too"),
         (["--date", "2026-03-09"], "no run of 2026-03-09 is prepared"),
+        (["--date", "today"], "expected a day as YYYY-MM-DD, found 'today'"),
         (["--release", "2026-03-10-000000000000"], "there is none of that name"),
     ],
 )
