@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.errors import NightrecError, UsageError
+from nightrec.completion import complete_key
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say, show
 
@@ -29,16 +30,9 @@ app = typer.Typer(help="What the config says, what is wrong with it, and what it
 _DEFAULT = "default"
 
 
-def _complete_key(incomplete: str) -> list[str]:
-    from nightrec.keys import known_keys, tables
-
-    names = [*tables(), *(key.path for key in known_keys())]
-    return sorted({name.replace("[]", "") for name in names if name.startswith(incomplete)})
-
-
 AnyKey = Annotated[
     str | None,
-    typer.Argument(help="A key or table, such as night.shards.", show_default=False, autocompletion=_complete_key),
+    typer.Argument(help="A key or table, such as night.shards.", show_default=False, autocompletion=complete_key),
 ]
 
 

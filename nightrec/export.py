@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from artifacts.errors import UsageError
-from nightrec.terminal import answer, say, show
+from nightrec.bundles import export_networks, tell_bundles
+from nightrec.night import ConfigPath, Json, configured
+from nightrec.terminal import answer, say
 
 
 def export(
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the bundles: item/ and user/, or ranker/.")],
+    config: ConfigPath,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="A checkpoint made by `nightrec fit`.", show_default=False)
     ] = None,
@@ -23,27 +25,32 @@ def export(
         str | None,
         typer.Option("--spec", help="A TOML file that describes a model of your own.", show_default=False),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for its bundles: item/ and user/, or ranker/.", show_default=False),
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Export a model; a bundle is made only if ONNX Runtime does what the model does."""
+    """Export a model, or else both networks of the config; bundles are made only if ONNX Runtime does what it does."""
     options = {"checkpoint": checkpoint, "factory": factory, "spec": spec}
     given = {name: target for name, target in options.items() if target is not None}
-    if len(given) != 1:
+    if len(given) > 1:
         raise UsageError("give one of --checkpoint, --factory and --spec")
-    from export.source import READERS
-    from export.write import export as export_sources
+    if out is not None and not given:
+        raise UsageError("--out: give one of --checkpoint, --factory and --spec with it; [bundles] is for the config's")
+    if out is None and given:
+        raise UsageError(f"--{next(iter(given))}: give --out too, the folder for its bundles")
+    if out is None:
+        bundles = export_networks(configured(config))
+    else:
+        from export.source import READERS
+        from export.write import export as export_sources
 
-    (name, target) = next(iter(given.items()))
-    bundles = export_sources(READERS[name](target), out)
-    rows = [(str(b.role), str(b.folder), b.model_id[:12], b.bundle_id[:12], b.trained_through) for b in bundles]
-    show("Bundles", ("role", "folder", "model", "bundle", "trained through"), rows)
-    say("Each does what its source does, on every case of the parity matrix.")
+        ((name, target),) = given.items()
+        bundles = export_sources(READERS[name](target), out)
+    told = tell_bundles(bundles)
+    for bundle in bundles:
+        if idle := bundle.about["parity"]["idle_inputs"]:
+            say(f"{bundle.role}: nothing depends on {', '.join(idle)}; is that meant?")
     if json:
-        answer(
-            {
-                "bundles": [
-                    {"role": str(b.role), "folder": str(b.folder), "model_id": b.model_id, "bundle_id": b.bundle_id}
-                    for b in bundles
-                ]
-            }
-        )
+        answer({"bundles": told})

@@ -57,7 +57,6 @@ def make_app() -> typer.Typer:
         name="nightrec",
         help="The nightly job of a two-stage recommender: trained models in, one verified release out.",
         no_args_is_help=True,
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)

@@ -57,6 +57,8 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["items", "--config", "x.toml", "--date", DATE, "--group"], "--group"),
         (["fit", "mnd", "--config", "x.toml"], "'mnd' is not one of 'mind', 'bst'"),
         (["export", "--out", "x"], "give one of --checkpoint, --factory and --spec"),
+        (["export", "--checkpoint", "m"], "--checkpoint: give --out too"),
+        (["export"], "job.toml: the config cannot be read"),
         (["recommend", "--config", "x.toml"], "Missing argument"),
     ],
 )
