@@ -188,12 +188,12 @@ def measure_lists(sampled: Sampled, ids: pa.Array, *, ranked: bool) -> Lists:
     """
     edges = PROBABILITY_EDGES if ranked else PRODUCT_EDGES
     by_interest, bins = np.zeros(_INTERESTS, np.int64), np.zeros(len(edges) + 1, np.int64)
-    exposure = np.zeros(len(ids) + 1, np.int64)  # the last one is of items that the catalogue does not have
+    shown: list[pa.StructArray] = []
     at_rank: dict[int, list[npt.NDArray[np.float32]]] = {rank: [] for rank in RANKS}
     rows = fallback = 0
     for batch in sampled.batches(["item_id", "rank", "source", "score", "interest"]):
         rows += batch.num_rows
-        exposure += np.bincount(rows_of(ids, batch.column("item_id")) % len(exposure), minlength=len(exposure))
+        shown.append(pc.value_counts(batch.column("item_id")))
         mine = batch.filter(pc.equal(batch.column("source"), SOURCE_RANKED))
         fallback += batch.num_rows - mine.num_rows
         scores, ranks = mine.column("score").to_numpy(zero_copy_only=False), mine.column("rank").to_numpy()
@@ -206,7 +206,17 @@ def measure_lists(sampled: Sampled, ids: pa.Array, *, ranked: bool) -> Lists:
         for rank, parts in at_rank.items()
         if len(scores := np.concatenate([np.empty(0, np.float32), *parts])) >= _LEAST_AT_RANK
     }
-    return Lists(sampled, rows, fallback, np.trim_zeros(by_interest, "b"), edges, bins, by_rank, exposure[:-1])
+    return Lists(sampled, rows, fallback, np.trim_zeros(by_interest, "b"), edges, bins, by_rank, _exposure(ids, shown))
+
+
+def _exposure(ids: pa.Array, shown: Sequence[pa.StructArray]) -> Counts:
+    """Add up how often each catalogue row was *shown*; ids are looked up once, since that builds a table of them."""
+    exposure = np.zeros(len(ids), np.int64)
+    if shown:
+        rows = rows_of(ids, pa.concat_arrays([counts.field("values") for counts in shown]))
+        counts = np.concatenate([counts.field("counts").to_numpy() for counts in shown])
+        np.add.at(exposure, rows[rows >= 0], counts[rows >= 0])
+    return exposure
 
 
 def interests_by_user(run: Run, shards: int) -> Counts:
