@@ -225,15 +225,24 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
     with exclusive(run.folder / ".check.lock"):
         asked = steps.asked_of_gates(config, run)
         stands = standing_report(run, config.root, channel=channel, **asked) is not None
+        refused = None
         try:
             with progress("check", None):
                 about = steps.check(config, run, channel, asked)
         except RefusedError as error:
-            if not override:
-                tell_dashboards(config, run.date, channel)
-                raise
-            about = f"overridden: {error}"
-    return _record(run, StepResult("check", 1, int(stands), 0, {}), watch, about)
+            refused, about = error, f"overridden: {error}"
+        done = _record(run, StepResult("check", 1, int(stands), 0, {}), watch, about)
+        _report(config, run, channel)
+    if refused and not override:
+        tell_dashboards(config, run.date, channel)
+        raise refused
+    return done
+
+
+def _report(config: Config, run: Run, channel: str) -> None:
+    """Make the report of a verdict that has none yet, of a refused night too, and say what of it could not be made."""
+    for trouble in steps.report(config, run, channel):
+        say(f"nightrec: the report lacks a part; {trouble}")
 
 
 def publish_run(
@@ -263,6 +272,7 @@ def _publish(config: Config, run: Run, *, override: str | None, supersede: str |
     if why := outdated(run, config.root, channel):
         say(f"nightrec: {why}; it is judged again")
         check_run(config, run, override=override, channel=channel)
+    _report(config, run, channel)
     with progress("publish", None):
         return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
 

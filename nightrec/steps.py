@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from artifacts.bundle import Bundle, Role, read_bundle, require_one_model
 from artifacts.errors import UsageError
 from artifacts.run import Run, StepResult, replay_of
-from artifacts.store import require_swaps
+from artifacts.store import is_there, require_swaps
 from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
 
@@ -196,6 +196,23 @@ def check(config: Config, run: Run, channel: str, asked: Mapping[str, Any]) -> s
     report = judge(run, config.root, channel=channel, memory=config.night.memory, threads=config.night.threads, **asked)
     said = f"{len(report.verdicts)} verdicts, none refuses"
     return "; ".join([said, *(f"warning: {verdict.line()}" for verdict in report.warned)])
+
+
+def report(config: Config, run: Run, channel: str) -> list[str]:
+    """Make the report of a checked run, unless it stands; gives what of it could not be made, one line each.
+
+    Whatever goes wrong is said and fails nothing: a night is worth more than a page about it.
+    """
+    from release.report import report_stands, write_report
+
+    record = run.layout.record
+    if not is_there(record.gates) or report_stands(record):
+        return []
+    try:
+        asked = config.report.sample_users
+        return write_report(run, config.root, bundles_of(config), sample_users=asked, channel=channel)
+    except Exception as error:
+        return [f"the whole report: {type(error).__name__}: {error}"]
 
 
 def asked_of_gates(config: Config, run: Run) -> dict[str, Any]:
