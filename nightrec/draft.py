@@ -143,15 +143,25 @@ def _train(sizes: Sizes) -> Iterator[str]:
         yield _line("cross_features", ["retrieval_score", "popularity"], "what a user had is no candidate")
 
 
+def _epochs(sizes: Sizes, *, most: int, events: int) -> Iterator[str]:
+    """Keep the first fit to minutes: so many passes as read about so many *events*, and two at the least."""
+    epochs = max(2, round(events / max(1, sizes.events)))
+    if epochs < most:
+        yield _line("epochs", epochs, f"a first model soon; without this up to {most}, until it gets no better")
+
+
 def _networks(sizes: Sizes) -> Iterator[str]:
+    yield "[train.mind]"
+    yield from _epochs(sizes, most=20, events=2_400_000)
     if sizes.events < _LARGE:
-        yield "[train.mind]"
         yield _line("normalise", value=True, why="cosines learn sooner from few events")
         yield _line("temperature", 0.2, "of the cosines")
     if sizes.events < _SMALL:
         yield _line("interests", 2, f"{sizes.events:,} events: small networks learn more from them")
         yield _line("power", 1.0, "p of the label-aware attention")
-        yield ""
-        yield "[train.bst]"
+    yield ""
+    yield "[train.bst]"
+    yield from _epochs(sizes, most=5, events=1_600_000)
+    if sizes.events < _SMALL:
         yield "mlp = [256, 128]"
         yield _line("in_sample", value=True, why="days are few: it learns from all of them")
