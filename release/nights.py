@@ -3,6 +3,7 @@
 The records are what dashboards and the page over the releases tell of; nothing is measured anew here.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from artifacts.documents import read_json, read_sealed
 from artifacts.errors import CorruptError, StaleRunError
-from artifacts.fields import DAY
+from artifacts.fields import DAY, listing, mapping, only, text, whole
 from artifacts.layout import RootLayout
 from artifacts.release import Manifest, read_record, verify_record_file
 from artifacts.run import find_run
@@ -24,6 +25,7 @@ from release.pointer import LATEST, channels, lineage, read_pointer, versions
 from release.verdicts import GateReport, State, Verdict
 
 FORMAT = 1
+_ANY = re.compile(r"[^\ud800-\udfff]*")
 
 
 class Outcome(StrEnum):
@@ -102,7 +104,7 @@ class Recorded:
 
     def document(self) -> dict[str, Any]:
         """What goes into JSON."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "verdicts": [asdict(verdict) for verdict in self.verdicts]}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -111,13 +113,37 @@ class Recorded:
         Raises:
             KeyError, TypeError, ValueError: If it is another document.
         """
-        said = {name: document[name] for name in cls.__slots__}
-        if document["format"] != FORMAT or not DAY.fullmatch(said["date"]):
-            raise ValueError(f"expected a night of format {FORMAT}")
-        said["outcome"] = Outcome(said["outcome"])
-        said["verdicts"] = tuple(Verdict(**{**one, "state": State(one["state"])}) for one in said["verdicts"])
-        said["steps"] = {name: Step(**one) for name, one in said["steps"].items()}
-        return cls(**said)
+        only(document, "format", *cls.__slots__)
+        if document["format"] != FORMAT:
+            raise ValueError(f"expected a night of format {FORMAT}, found {document['format']!r}")
+        steps = mapping(document, "steps")
+        return cls(
+            date=text(document, "date", DAY),
+            outcome=Outcome(document["outcome"]),
+            version=text(document, "version", _ANY),
+            run_key=text(document, "run_key", _ANY),
+            end=None if document["end"] is None else whole(document, "end"),
+            size=whole(document, "size"),
+            verdicts=tuple(_verdict(one) for one in listing(document, "verdicts")),
+            figures=_numbers(mapping(document, "figures")),
+            counts=_numbers(mapping(document, "counts")),
+            steps={name: Step(**_numbers(mapping(steps, name))) for name in steps},
+            problem=text(document, "problem", _ANY),
+        )
+
+
+def _verdict(document: Mapping[str, Any]) -> Verdict:
+    for name in ("name", "side", "against", "why"):
+        text(document, name, _ANY)
+    _numbers({name: document[name] for name in ("bound", "value") if document[name] is not None})
+    return Verdict(**{**document, "state": State(document["state"])})
+
+
+def _numbers(document: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in document.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+            raise ValueError(f"{name}: expected a finite number, found {value!r}")
+    return dict(document)
 
 
 def recorded_nights(

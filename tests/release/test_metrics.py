@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,9 +108,23 @@ def test_json_lines_come_back_as_they_were(tmp_path: Path) -> None:
     assert read_json_lines(tmp_path / "none.jsonl", surface="shop", channel="LATEST") == ()
 
 
+def changed(**changes: Any) -> str:
+    document = json.loads(json_lines([NIGHT], surface="shop", channel="LATEST"))
+    return json.dumps({**document, **changes})
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        (changed(date="yesterday"), "date"),
+        (changed(outcome="lost"), "lost"),
+        (changed(end=-1), "end"),
+        (changed(figures={"users": "many"}), "users: expected a finite number"),
+        (changed(figures=[1]), "figures: expected an object"),
+        (changed(steps={"score": {"seconds": 1}}), "rows"),
+        (changed(verdicts=[{"name": "churn"}]), "side"),
+        (changed(more=1), "more"),
+        (changed(format=2), "format 1"),
         ("{}", "line 1"),
         ("[]", "line 1"),
         ("half a li", "line 1"),
