@@ -60,6 +60,7 @@ def init(  # noqa: PLR0913 - the options of a command are its arguments
             say(f"nightrec: passed over: {line}")
         found = _agreed(tables, _evidence(connection), Said(user, item, time, time_format), config, yes=yes)
         text, sizes, reasons = _written(found, connection, config, timezone)
+    config.parent.mkdir(parents=True, exist_ok=True)
     show("Copies and sizes", ("what", "is", "why"), [(one.what, one.taken, one.why) for one in reasons])
     config.write_text(text, "utf-8")
     where = f" --config {config}" if config != CONFIG else ""

@@ -87,7 +87,7 @@ class Table:
     """Files with the same columns.
 
     Attributes:
-        name: For people: the file's or the folder's name.
+        name: For people: the name of the file, the folder or the glob.
         path: What names exactly these files: a file, a folder or a glob.
         relation: What stands for them after FROM.
         is_parquet: Whether a night can read the files as they are.
@@ -211,7 +211,7 @@ def _table(path: Path, files: Sequence[Path], connection: duckdb.DuckDBPyConnect
     columns = tuple(_column(name, kind, connection) for name, kind, *_ in described)
     if not is_parquet and any(re.fullmatch(r"-?\d+([.,]\d+)?", column.name) for column in columns):
         raise InputError(f"{files[0]}: expected the names of the columns in the first line, found {columns[0].name!r}")
-    return Table(path.name.replace("*", ""), str(path), relation, is_parquet, int(rows), columns)
+    return Table(path.name, str(path), relation, is_parquet, int(rows), columns)
 
 
 def _listed(paths: Iterable[Path]) -> str:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -296,6 +299,30 @@ def test_a_folder_without_a_table_ends_with_one_line(
     assert execute(["init", "data", "--yes"]) == code
 
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_at_a_terminal_it_asks_what_is_not_clear(here: Path) -> None:
+    """Of two likely users one is chosen there, and nothing is written before a yes; the config may lie elsewhere."""
+    rows = [(user + 1000, user, item, int(time.timestamp())) for user, item, time in drawn()]
+    write_csv(here / "data/e.csv", ["customer_id", "user_id", "product_id", "ts"], rows)
+    master, slave = os.openpty()
+    for answers, code in ((b"\nn\n", 2), (b"customer_id\ny\n", 0)):
+        os.write(master, answers)
+        arguments = ["init", "data", "--config", "far/away/job.toml"]
+        finished = subprocess.run(
+            [Path(sys.executable).with_name("nightrec"), *arguments],
+            stdin=slave,
+            stderr=slave,
+            check=False,
+            timeout=120,
+        )
+        assert finished.returncode == code
+        assert (here / "far/away/job.toml").exists() == (code == 0)
+    os.close(master)
+    os.close(slave)
+
+    users = pq.read_table(here / "far/away/inputs/interactions.parquet")["user_id"]
+    assert users[0].as_py() == 1000 + drawn()[0][0]
 
 
 def test_nothing_is_written_without_being_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
