@@ -1,6 +1,7 @@
 """Why an item is recommended or not: every reason, held against a night of a dozen items worked out by hand."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from artifacts.run import find_run
 from artifacts.tables import finish_file, read_sidecar, read_table, writing_table
+from batch.explain import Fate
 from nightrec.main import execute
 from tests.nightrec.hand import CONFIG, DATE, write_bundles, write_data
 
@@ -314,3 +316,12 @@ def test_what_the_index_missed_is_no_candidate_and_says_so(tmp_path: Path, capsy
         "the item's, and a search looks into 1"
     )
     assert (found["retrieval"]["rank"], found["retrieval"]["exact_rank"]) == (1, 2)
+
+
+def test_the_page_names_every_fate() -> None:
+    """What a machine may read in ``fate`` is told, and nothing else."""
+    page = (Path(__file__).parents[2] / "docs" / "releases.md").read_text()
+    table = page.partition("| `fate` | the item |")[2].partition("\n\n")[0]
+
+    first_cells = " ".join(row.split("|")[1] for row in table.splitlines() if row)
+    assert sorted(re.findall(r"`([a-z_]+)`", first_cells)) == sorted(Fate)
