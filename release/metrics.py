@@ -7,11 +7,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.errors import CorruptError
+from artifacts.errors import CorruptError, UsageError
 from release.nights import Outcome, Recorded
 from release.verdicts import State, Verdict
 
@@ -194,7 +195,7 @@ def read_json_lines(path: Path, *, surface: str, channel: str) -> tuple[Recorded
     Raises:
         CorruptError: If a line is none of ours, or of another surface or channel; the message names it.
     """
-    if not path.exists():
+    if not path.is_file():
         return ()
     nights = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -225,11 +226,17 @@ def write_beside(path: Path, text: str) -> None:
     """Write *text* under *path* whole or not at all; anyone may read it.
 
     The file that is renamed does not end as *path* does: a collector that reads ``*.prom`` never meets it.
+
+    Raises:
+        UsageError: If it cannot be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         staging.write_text(text, "utf-8")
         staging.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); name another place") from error
     finally:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)

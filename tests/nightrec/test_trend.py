@@ -99,6 +99,12 @@ def test_the_verb_writes_what_is_asked_for(
     assert execute(["trend", "--config", str(config), "--jsonl", "nights.jsonl"]) == 0
     assert (tmp_path / "nights.jsonl").read_text() == before
 
+    (tmp_path / "taken").mkdir()
+    capsys.readouterr()
+    for place in ("taken", "alerts.yml/trend.html"):
+        assert execute(["trend", "--config", str(config), "--out", place]) == 2
+        assert f"{place}: cannot be written (" in capsys.readouterr().err
+
     assert execute(["trend", "--config", str(config)]) == 0
     assert (tmp_path / "trend.html").read_text().startswith("<!DOCTYPE html>")
 
