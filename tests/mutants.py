@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hypothesis import Phase, settings
+
 ROOT = Path(__file__).parents[1]
 MADE = ROOT / "mutants"  # where mutmut keeps what it made and found
 OUT = ROOT / "build" / "mutants.json"
@@ -20,6 +22,12 @@ PARTS = {
 }
 # Exit codes: a test failed, pytest itself did, the process crashed; or a test ran for ever. All are noticed.
 KILLED = {1, 3, -11, *(-24, 24, 36, 152, 255)}
+
+
+def pytest_configure() -> None:
+    """As the plugin of each mutant's tests: a law that fails is not made smaller, which takes longest."""
+    settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
+    settings.load_profile("mutants")
 
 
 def results_of(module: str) -> dict[str, int | None]:
