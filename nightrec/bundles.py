@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts.errors import UsageError
-from nightrec.terminal import say, show
+from nightrec.terminal import progress, say, show
 
 if TYPE_CHECKING:
     from artifacts.bundle import Bundle
@@ -46,7 +46,8 @@ def export_networks(config: "Config") -> "list[Bundle]":
         raise UsageError("`nightrec fit` makes the networks, by a table [train], which the config has not")
     names = ["mind", "bst"] if config.bundles and config.bundles.ranker else ["mind"]
     checkpoints = [Path(config.train.folder) / name for name in names]
-    return [bundle for checkpoint in checkpoints for bundle in export(sources_from_checkpoint(checkpoint), out)]
+    with progress("export"):
+        return [bundle for checkpoint in checkpoints for bundle in export(sources_from_checkpoint(checkpoint), out)]
 
 
 def tell_bundles(bundles: "Sequence[Bundle]") -> list[dict[str, str]]:

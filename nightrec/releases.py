@@ -12,7 +12,7 @@ import typer
 from nightrec.completion import complete_release
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.recommend import titles_of
-from nightrec.terminal import answer, say, show
+from nightrec.terminal import answer, progress, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +103,8 @@ def verify(
     """Read every byte of a release, and say which file is changed, missing or strange."""
     from release.releases import verify as verify_release
 
-    verified = verify_release(configured(config).root, version, channel=channel, quick=quick)
+    with progress("verify"):
+        verified = verify_release(configured(config).root, version, channel=channel, quick=quick)
     found = "of the size that was written" if quick else "as they were written"
     say(f"{verified.version}: {verified.files} files, {verified.size:,} bytes: all {found}.")
     if json:
@@ -160,7 +161,8 @@ def diff(
     from release.diff import diff as compare
 
     read = configured(config)
-    found = compare(read.root, before, after, top=top, memory=read.night.memory, threads=read.night.threads)
+    with progress("diff"):
+        found = compare(read.root, before, after, top=top, memory=read.night.memory, threads=read.night.threads)
     show(
         f"From {found.before} to {found.after}", ("what", "before", "after", "came", "went"), _counted(found), needed=3
     )
@@ -268,17 +270,18 @@ def revise(
     from release.revise import revise as take_out
 
     read = configured(config)
-    done = take_out(
-        read.root,
-        version,
-        who=_asker(who),
-        why=reason,
-        drop_users=drop_users,
-        drop_items=drop_items,
-        at_most=at_most,
-        channel=channel,
-        threads=threads_of(read, 1),
-    )
+    with progress("revise"):
+        done = take_out(
+            read.root,
+            version,
+            who=_asker(who),
+            why=reason,
+            drop_users=drop_users,
+            drop_items=drop_items,
+            at_most=at_most,
+            channel=channel,
+            threads=threads_of(read, 1),
+        )
     _tell_of_revision(done)
     if json:
         answer(asdict(done))
@@ -338,7 +341,8 @@ def prune(
         grace_hours=grace,
         now=time.time(),
     )
-    fates = remove(root, rules) if yes else plan(root, rules)
+    with progress("prune"):
+        fates = remove(root, rules) if yes else plan(root, rules)
     _tell(fates, removed=yes)
     refused = [fate for fate in fates if fate.refused]
     if json:

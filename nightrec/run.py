@@ -227,7 +227,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
         stands = standing_report(run, config.root, channel=channel, **asked) is not None
         refused = None
         try:
-            with progress("check", None):
+            with progress("check"):
                 about = steps.check(config, run, channel, asked)
         except RefusedError as error:
             refused, about = error, f"overridden: {error}"
@@ -273,7 +273,7 @@ def _publish(config: Config, run: Run, *, override: str | None, supersede: str |
         say(f"nightrec: {why}; it is judged again")
         check_run(config, run, override=override, channel=channel)
     _report(config, run, channel)
-    with progress("publish", None):
+    with progress("publish"):
         return steps.publish(config, run, override=override, supersede=supersede, channel=channel)
 
 

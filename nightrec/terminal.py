@@ -114,12 +114,12 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def progress(step: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(step: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show rows done, rows a second and time left while the block runs, if standard error is a terminal.
 
     Args:
         step: What is being done.
-        total: Rows in all; None where they are not known.
+        total: Rows in all; None where they are not known: then there is no time left, and no rows before the first.
 
     Yields:
         A function that takes the number of rows done since it was called last.
@@ -131,21 +131,22 @@ def progress(step: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    of = "" if total is None else f"/{total:,}"
     columns = (
         TextColumn("{task.description:<10}"),
         *((BarColumn(),) if console.width >= _BAR_FROM else ()),
-        TextColumn("{task.completed:>12,.0f}" + ("" if total is None else f"/{total:,}") + " rows"),
+        TextColumn("{task.fields[rows]}"),
         TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *((TextColumn("left"), TimeRemainingColumn()) if total is not None else ()),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(step, total=total, speed="")
+        task = bar.add_task(step, total=total, rows=f"{0:>12}{of} rows" if of else "", speed="")
 
         def advance(rows: int) -> None:
             bar.advance(task, rows)
-            speed = bar.tasks[0].speed
-            bar.update(task, speed=f"{speed:>10,.0f} rows/s" if speed else "")
+            one = bar.tasks[0]
+            speed = f"{one.speed:>10,.0f} rows/s" if one.speed else ""
+            bar.update(task, rows=f"{one.completed:>12,.0f}{of} rows", speed=speed)
 
         yield advance
