@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightrec.completion import complete_release
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, show
 
@@ -12,14 +13,22 @@ if TYPE_CHECKING:
 
     from nightrec.config import Config
 
+ReleaseAsked = Annotated[
+    str | None,
+    typer.Option(
+        "--release",
+        help="By default the one that the channel names.",
+        autocompletion=complete_release,
+        show_default=False,
+    ),
+]
+
 
 def recommend(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     *,
     config: ConfigPath,
-    release: Annotated[
-        str | None, typer.Option("--release", help="By default the one that the channel names.", show_default=False)
-    ] = None,
+    release: ReleaseAsked = None,
     channel: Annotated[str, typer.Option("--channel", help="The pointer that readers follow.")] = "LATEST",
     top: Annotated[int, typer.Option("--top", min=1, help="How many.")] = 10,
     json: Json = False,

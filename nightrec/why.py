@@ -10,7 +10,7 @@ import typer
 
 from artifacts.errors import NightrecError, StaleRunError, UsageError
 from nightrec.night import ConfigPath, Json, configured, iso_day
-from nightrec.recommend import titles_of
+from nightrec.recommend import ReleaseAsked, titles_of
 from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def why(
     item: Annotated[str, typer.Argument(help="The item's id.")],
     *,
     config: ConfigPath,
-    release: Annotated[
-        str | None, typer.Option("--release", help="By default the one that the channel names.", show_default=False)
-    ] = None,
+    release: ReleaseAsked = None,
     channel: Annotated[str, typer.Option("--channel", help="The pointer that readers follow.")] = "LATEST",
     date: Annotated[
         str | None,

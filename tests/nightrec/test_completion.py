@@ -29,6 +29,8 @@ def test_verbs_keys_and_releases_are_completed(surface: Path) -> None:
     assert completed("nightrec config explain night.sh", surface.parent) == ["night.shards"]
     assert completed("nightrec releases show ", surface.parent) == ["2026-03-10-bb", "2026-03-09-aa"]
     assert completed("nightrec releases show 2026-03-09", surface.parent) == ["2026-03-09-aa"]
+    assert completed("nightrec why 3 4 --release 2026-03-1", surface.parent) == ["2026-03-10-bb"]
+    assert completed("nightrec recommend 3 --release ", surface.parent) == ["2026-03-10-bb", "2026-03-09-aa"]
 
 
 def test_without_a_config_or_beside_a_store_nothing_is_completed(surface: Path) -> None:
