@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -316,6 +317,26 @@ def test_what_the_index_missed_is_no_candidate_and_says_so(tmp_path: Path, capsy
         "the item's, and a search looks into 1"
     )
     assert (found["retrieval"]["rank"], found["retrieval"]["exact_rank"]) == (1, 2)
+
+
+def test_the_index_score_is_that_of_what_the_index_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An index that keeps a byte of each number says something else than the vectors: both are told."""
+    write_data(tmp_path / "data")
+    write_bundles(tmp_path / "bundles")
+    config = tmp_path / "job.toml"
+    config.write_text(CONFIG.replace("[index]", '[index]\ntype = "SQ8"'))
+    for verb in ("prepare", "items", "index", "interests", "score"):
+        assert execute([verb, "--config", str(config), "--date", DATE]) == 0
+    index = find_run(tmp_path / "store", DATE).layout.index
+    ids = read_table(index.items)["item_id"].to_pylist()
+    scores, rows = faiss.read_index(str(index.ivf)).search(np.array([[1, 0.5]], np.float32), len(ids))
+
+    said, err = ask(config, capsys, 1, 5, "--date", DATE)
+
+    stored = float(scores[0, rows[0].tolist().index(ids.index(5))])
+    assert (said["retrieval"]["exact"], said["retrieval"]["stored"]) == (1.5, stored)
+    assert stored != 1.5
+    assert f"{stored:.6g}, off by {abs(stored - 1.5):.2g}" in err
 
 
 def test_the_page_names_every_fate() -> None:
