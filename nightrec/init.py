@@ -55,7 +55,7 @@ def init(  # noqa: PLR0913 - the options of a command are its arguments
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
-        tables, passed = look_at(folder, connection)
+        tables, passed = look_at(folder, connection, without=copies)
         for line in passed:
             say(f"nightrec: passed over: {line}")
         found = _agreed(tables, _evidence(connection), Said(user, item, time, time_format), config, yes=yes)

@@ -117,8 +117,10 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def look_at(place: Path, connection: duckdb.DuckDBPyConnection) -> tuple[list[Table], list[str]]:
-    """Find the tables of a folder, or of one file; its sub-folders are a table each.
+def look_at(
+    place: Path, connection: duckdb.DuckDBPyConnection, *, without: Path | None = None
+) -> tuple[list[Table], list[str]]:
+    """Find the tables of a folder, or of one file; its sub-folders are a table each, but for the one *without*.
 
     Returns:
         The tables by name, and a line for what was passed over.
@@ -130,7 +132,7 @@ def look_at(place: Path, connection: duckdb.DuckDBPyConnection) -> tuple[list[Ta
     if not place.exists():
         raise UsageError(f"{place}: expected a folder of Parquet or CSV files, found nothing of that name")
     passed: list[str] = []
-    groups = [(place, [place])] if place.is_file() else list(_groups(place, passed))
+    groups = [(place, [place])] if place.is_file() else list(_groups(place, passed, without))
     tables = []
     for path, files in groups:
         table = _table(path, files, connection)
@@ -144,12 +146,14 @@ def look_at(place: Path, connection: duckdb.DuckDBPyConnection) -> tuple[list[Ta
     return tables, passed
 
 
-def _groups(folder: Path, passed: list[str]) -> Iterator[tuple[Path, list[Path]]]:
+def _groups(folder: Path, passed: list[str], without: Path | None) -> Iterator[tuple[Path, list[Path]]]:
     """Give what makes a table each: a path that names it, and its files."""
     alike: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.name[0] in "._":
             passed.append(f"{path.name} is hidden")
+        elif without is not None and path.resolve() == without.resolve():
+            passed.append(f"{path.name}/ has the copies of before")
         elif path.is_dir():
             files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name[0] not in "._"]
             if {_kind(file) for file in files} in ({".parquet"}, {".csv"}):

@@ -339,3 +339,19 @@ def test_nothing_is_written_without_being_told(here: Path, capsys: pytest.Captur
     assert (here / "job.toml").read_text() == "mine"
     assert execute(["init", "data/e.csv", "--yes", "--overwrite"]) == 0
     assert list(mistakes_in(here / "job.toml")) == []
+
+
+def test_copies_of_before_are_no_table(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who begins in the folder of the files themselves, and begins again, is told of the files alone."""
+    rows = [(user, item, int(time.timestamp())) for user, item, time in drawn()]
+    write_csv(here / "data/e.csv", ["user", "item", "ts"], rows)
+    monkeypatch.chdir(here / "data")
+    assert execute(["init", ".", "--yes"]) == 0
+    first = (here / "data/job.toml").read_text()
+
+    assert execute(["init", ".", "--yes", "--overwrite"]) == 0
+
+    assert "passed over: inputs/ has the copies of before" in capsys.readouterr().err
+    assert (here / "data/job.toml").read_text() == first
