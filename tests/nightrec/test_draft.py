@@ -63,18 +63,8 @@ def test_each_setting_has_its_reason_beside_it(tmp_path: Path) -> None:
     """A number without a reason teaches nobody when to change it."""
     text = draft("shop", "UTC", READY, Sizes(800_000, 500_000, 60, days(800_000), NEWEST, 0.4), tmp_path)
 
-    for line in (
-        "shards = 2",
-        "exclude_seen",
-        "until",
-        "validate_days",
-        "refit",
-        "history_length",
-        "epochs",
-        "candidates",
-    ):
-        (found,) = {one for one in text.splitlines() if one.startswith(line)} - {
-            one for one in text.splitlines() if "up to 5" in one
-        }
-        assert " # " in found
+    for key in ("shards", "exclude_seen", "until", "validate_days", "refit", "history_length", "epochs", "candidates"):
+        said = [line for line in text.splitlines() if line.startswith(f"{key} = ")]
+        assert said
+        assert all(" # " in line for line in said)
     assert 'path = "events.parquet"' in draft("s", "UTC", READY, Sizes(1, 1, 1, days(1), NEWEST, 0), Path.cwd())
