@@ -1,5 +1,6 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +61,14 @@ def test_transforms_are_fixed_and_in_the_order_of_the_spec():
         last_gap_seconds=np.zeros((2, 3), np.int64),
         popularity_events=np.zeros((2, 3), np.int64),
     ).shape == (2, 3, 0)
+
+
+def test_candidates_and_what_was_had_are_of_the_same_users():
+    """Lists of more users than there are candidates for would put one user's past beside another."""
+    with pytest.raises(ValueError, match="expected what 1 users have had, found 2"):
+        match_seen(
+            np.array([[3]]),
+            lists(pa.int32(), [[3], [4]]),
+            lists(pa.int32(), [[1], [1]]),
+            lists(pa.int64(), [[5], [5]]),
+        )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from artifacts.bundle import FeatureSpec, Role, input_names
 from artifacts.errors import InputError
-from features.encode import bucket_gaps, pad_lists, require_rows, take_items, user_inputs
+from features.encode import bucket_gaps, pad_lists, pad_rows, require_rows, take_items, user_inputs
 
 LISTS = st.lists(st.none() | st.lists(st.integers(1, 99), max_size=6), max_size=8)
 
@@ -81,3 +81,15 @@ def test_catalogue_rows_are_range_checked():
         with pytest.raises(InputError, match=f"catalogue row: expected 0 to 2, found {bad}"):
             take_items(features, np.array([0, bad]))
     require_rows("row", np.empty(0, np.int64), 0)
+
+
+def test_what_does_not_fit_a_batch_is_refused():
+    """More lists or rows than the batch has, and nulls within a list, are never cut off or taken for padding."""
+    lists = pa.array([[1], [2, None]], pa.list_(pa.int32()))
+    with pytest.raises(ValueError, match="expected at most 1 lists, found 2"):
+        pad_lists(lists, 3, 1, np.int32)
+    with pytest.raises(ValueError, match="expected no null elements, found 1"):
+        pad_lists(lists, 3, 2, np.int32)
+    with pytest.raises(ValueError, match="expected at most 2 rows, found 3"):
+        pad_rows(np.ones((3, 4)), 2)
+    assert pad_rows(np.ones((1, 2), np.int32), 2).tolist() == [[1, 1], [0, 0]]

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from artifacts.errors import CorruptError, InputError
 from artifacts.layout import sidecar_of
+from artifacts.tables import writing_table
 from features.types import widened
 from features.vocabulary import fit_vocabulary, load_vocabularies, load_vocabulary, save_vocabulary
 
@@ -78,3 +79,21 @@ def test_another_file_is_no_vocabulary(tmp_path):
     for name in ("missing", "foreign", "unsorted"):
         with pytest.raises(CorruptError, match=f"{name}.arrow"):
             load_vocabulary(name, tmp_path / f"{name}.arrow")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pa.table({"values": ["a"]}), "expected the one column `value` of a vocabulary, found values: string"),
+        (pa.table({"value": [1.5]}), "expected the one column `value` of a vocabulary, found value: double"),
+        (pa.table({"value": pa.array([1, 1])}), "expected"),
+        (pa.table({"value": pa.array([2, 1])}), "expected"),
+    ],
+)
+def test_another_table_is_no_vocabulary(table, message, tmp_path):
+    """A column of another name or type, and values that do not ascend, are refused with the file's name."""
+    path = tmp_path / "brand.arrow"
+    with writing_table(path, table.schema, metadata={}, inputs="") as writer:
+        writer.write(table)
+    with pytest.raises(CorruptError, match=rf"^{path}: {message}"):
+        load_vocabulary("brand", path)
