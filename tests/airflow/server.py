@@ -98,6 +98,7 @@ class Airflow:
         self.home = home
         self.login: dict[str, str] = {}
         self._services: dict[str, subprocess.Popen[bytes]] = {}
+        self._sessions: set[int] = set()  # of all services that were ever started
         self._token = ""
         self._ports = {"api-server": _free_port(), "execution-api": _free_port()}
         self.address, execution = (f"http://127.0.0.1:{port}" for port in self._ports.values())
@@ -140,6 +141,7 @@ class Airflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._sessions.add(self._services[name].pid)
 
     def revive(self) -> None:
         """Start a scheduler again that has ended by itself, as a supervisor would: on SQLite Airflow's own may."""
@@ -168,12 +170,16 @@ class Airflow:
         wait("all has ended", lambda: not self.left_running(), seconds=20)
 
     def left_running(self) -> list[int]:
-        """The ids of all processes that have this home in their environment."""
+        """The ids of all processes that have this home in their environment, or the session of a service.
+
+        The workers of a scheduler that was killed go on, and their title is written over their environment.
+        """
         mark = f"AIRFLOW_HOME={self.home}".encode()
         running = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                session = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[3])
+                if session in self._sessions or mark in (folder / "environ").read_bytes().split(b"\0"):
                     running.append(int(folder.name))
             except OSError:  # it has ended meanwhile
                 continue
