@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 DATE = "2026-03-10"
+DEADLINE = 300  # seconds until what does not end is a failure
 NIGHTREC = Path(sys.executable).with_name("nightrec")
 COUNTED = ("prepare: reading", "prepare: writing", "items", "interests", "score")
 TIMED = ("index", "check", "publish")  # how many rows these go through nobody knows before
@@ -27,9 +29,10 @@ STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 # Interests stand still once items and index are done, in a worker of their own, as a long step would.
 STALLED = """
-import signal, sys, time
+import signal
 from nightrec import main, steps
 from stalled import interests
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
 steps.MODEL_STEPS["interests"] = interests
 main.main()
 """
@@ -93,9 +96,12 @@ def at_a_terminal(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # else Ctrl-C is no signal there
     )
     os.close(slave)
-    screen = b""
+    screen, end = b"", time.monotonic() + DEADLINE
     with process:
         while True:
+            if time.monotonic() > end:
+                process.kill()
+                pytest.fail(f"{command} did not end: {screen.decode()}")
             if keys and keys[0].exists():
                 os.write(master, keys[1])
                 keys = None
