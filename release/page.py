@@ -133,7 +133,7 @@ def page(title: str, lead: str, sections: Sequence[Section], *, verdict: Note | 
     contents = "".join(
         f'<li><a href="#s{number}">{escape(section.heading)}</a></li>' for number, section in enumerate(sections)
     )
-    first = f'<p class="note verdict {verdict.kind}">{escape(verdict.text)}</p>' if verdict else ""
+    first = _verdict(verdict) if verdict else ""
     scripts = [_asset("vega.js"), _asset("page.js")] if writer.charts else []
     allowed = " ".join(_digest(script) for script in scripts) or "'none'"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
@@ -148,6 +148,15 @@ def page(title: str, lead: str, sections: Sequence[Section], *, verdict: Note | 
         + "".join(f"<script>{script}</script>\n" for script in scripts)
         + "</body>\n</html>\n"
     )
+
+
+def told(text: str, note: Note) -> str:
+    """Put *note* below the verdict of a page that was written before there was this to tell."""
+    return text.replace("</header>", f"{_verdict(note)}</header>", 1)
+
+
+def _verdict(note: Note) -> str:
+    return f'<p class="note verdict {note.kind}">{escape(note.text)}</p>'
 
 
 class _Writer:

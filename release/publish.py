@@ -14,6 +14,7 @@ from artifacts.release import (
     Manifest,
     manifest_digest,
     read_record,
+    verify_record_file,
     verify_release,
     write_record,
 )
@@ -21,6 +22,7 @@ from artifacts.run import Run, recording
 from artifacts.store import fetched, is_there, require_swaps, staged_folder, sweep_staged_folders
 from artifacts.tables import sidecar_within
 from release.content import content_files, judged_digest
+from release.page import Note, told
 from release.pointer import (
     LATEST,
     Pointer,
@@ -235,11 +237,15 @@ def _store(run: Run, manifest: Manifest, layout: ReleaseLayout) -> bool:
             for name, path in content_files(run).items():
                 copy_verified(path, folder / name, manifest.files[name].size, manifest.files[name].sha256)
             _store_record(run, staged.record)
+            _tell(staged.record, manifest)
             manifest.write(staged.manifest)
     except ConflictError:
         if not is_there(layout.manifest):
             raise
         return False
+    if manifest.overrides and is_there(run.layout.record.contents):
+        with recording(run) as record:
+            _tell(record, manifest)
     return True
 
 
@@ -266,6 +272,17 @@ def _store_record(run: Run, staged: RecordLayout) -> None:
         with suppress(CorruptError):  # cut short as the power went: a release is worth more than how long it took
             documents[staged.timings] = read_sealed(run.layout.timings, version=1)
     write_record(staged, documents, listed=listed)
+
+
+def _tell(record: RecordLayout, manifest: Manifest) -> None:
+    """Say on a recorded report, which tells what the gates said, that rules were overridden, which and why."""
+    if not manifest.overrides or record.report.name not in read_record(record):
+        return
+    page = fetched(verify_record_file(record, record.report)).read_text("utf-8")
+    for entry in manifest.overrides:
+        said = f"Published all the same, as {manifest.version}. Reason given: {entry['reason']}."
+        page = told(page, Note(f"{said} Overridden: {entry['rule']}. Found: {entry['found']}.", "warn"))
+    write_record(record, {record.report: page.encode()})
 
 
 def copy_verified(source: Path, target: Path, size: int, sha256: str) -> None:

@@ -63,8 +63,8 @@ def verdict(subject: Subject) -> list[Part]:
     parts: list[Part] = []
     if report.failed:
         parts.append(
-            "The gates refuse this night: readers keep what they have. To publish it all the same takes a reason "
-            "(publish --override), which the release then carries."
+            "The gates refuse this night: readers keep what they have, unless it is published all the same for a "
+            "reason (publish --override), which the release then carries, and this page."
         )
     else:
         parts.append(

@@ -13,6 +13,7 @@ import pytest
 
 from artifacts.documents import write_sealed
 from artifacts.errors import CorruptError, RefusedError, UsageError
+from artifacts.layout import ReleaseLayout
 from artifacts.release import read_record, record_problems
 from artifacts.run import Run
 from artifacts.tables import read_table
@@ -81,6 +82,25 @@ def test_a_refused_night_has_a_report(
     assert "60 before, 30 now" in lost
     nights = {row["night"] for row in rows_of(charts_of(page)["The gates, tonight and on the nights before"])}
     assert nights == {"2026-03-01", "2026-03-02"}
+
+
+def test_a_night_published_all_the_same_says_so_and_why(night: Callable[..., Run], tmp_path: Path) -> None:
+    """Below what refuses it stand the reason that was given and what was found, in the run and in the release."""
+    run = night(parameters={"recall": 0.5})
+    before = reported(run, tmp_path, refused=True)
+    published = publish(run, tmp_path, override="<b>sale</b> starts today")
+
+    for record in (run.layout.record, ReleaseLayout(published.folder).record):
+        page = find_report(record).read_text("utf-8")
+        first = unescape(page[: page.index("</header>")])
+        assert first.index("Refused, by 1 of ") < first.index(f"Published all the same, as {published.version}. ")
+        assert "Reason given: <b>sale</b> starts today." in first
+        assert "Found: 2026-03-01: refused by the gates recall." in first
+        assert "<b>" not in page
+        assert not list(record_problems(record))
+    assert "Published all the same" not in before
+    assert publish(run, tmp_path, override="again").stored is False
+    assert find_report(run.layout.record).read_text("utf-8").count("Reason given") == 1
 
 
 def test_what_changed_is_told_against_the_last_release(
