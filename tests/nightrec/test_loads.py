@@ -17,7 +17,7 @@ VERBS: list[tuple[list[str], set[str]]] = [
     (["index", "--date", DATE], {"onnxruntime", "faiss", "duckdb"}),
     (["interests", "--date", DATE], {"onnxruntime", "duckdb"}),
     (["score", "--date", DATE], {"onnxruntime", "faiss", "duckdb"}),
-    (["check", "--date", DATE], {"duckdb"}),
+    (["check", "--date", DATE], {"duckdb", "faiss"}),  # its report shows how full the lists of the index are
     (["publish", "--date", DATE], set()),
     (["releases", "list"], set()),
     (["releases", "show"], set()),

@@ -237,7 +237,9 @@ def test_a_report_is_read_from_a_record(tmp_path: Path) -> None:
         with pytest.raises(CorruptError, match=r"\); check again$"):
             GateReport.read(record, remedy="check again")
     record.gates.write_text("{}")
-    with pytest.raises(CorruptError, match=r"gates\.json: expected \d+ bytes by record\.json, found 2; was it cut short"):
+    with pytest.raises(
+        CorruptError, match=r"gates\.json: expected \d+ bytes by record\.json, found 2; was it cut short"
+    ):
         GateReport.read(record)
 
 
