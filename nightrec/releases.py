@@ -79,6 +79,7 @@ def show_(version: AnyVersion = None, *, config: ConfigPath, channel: Channel = 
     told = show_release(configured(config).root, version, channel=channel)
     plain = ("version", "date", "run_key", "parent", "users", "items", "rows", "bytes")
     lines = [(key, str(told[key])) for key in plain]
+    lines += [("overridden", f"{one['rule']} (found: {one['found']}): {one['reason']}") for one in told["overrides"]]
     if told["pin"]:
         lines.append(("pinned", f"by {told['pin']['who']}: {told['pin']['why']}"))
     for one in (told["revision"] or {}).get("revisions", ()):

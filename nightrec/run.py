@@ -235,6 +235,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
         _report(config, run, channel)
     if refused and not override:
         tell_dashboards(config, run.date, channel)
+        say(f"nightrec: `nightrec report {run.date}` says where a page lies that shows what refuses the night")
         raise refused
     return done
 

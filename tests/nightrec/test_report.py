@@ -43,6 +43,23 @@ def test_the_page_of_a_night_is_found(
     assert listed["report.html"]["size"] == len(Path("report.html").read_bytes())
 
 
+def test_a_refused_night_leads_to_its_page_and_an_override_is_told(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The terminal says how to see what refuses; published all the same, the page and ``releases show`` say why."""
+    surface.write_text(surface.read_text() + REFUSING)
+    night = ["--config", str(surface), "--date", DATE]
+    assert execute(["run", *night]) == 3
+    assert f"`nightrec report {DATE}`" in capsys.readouterr().err
+
+    assert execute(["publish", *night, "--override", "a test of recall"]) == 0
+    assert execute(["report", DATE, "--config", str(surface), "--json"]) == 0
+    assert "Reason given: a test of recall." in Path(json.loads(capsys.readouterr().out)["report"]).read_text("utf-8")
+    assert execute(["releases", "show", "--config", str(surface)]) == 0
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("overridden"))
+    assert told.endswith(f"(found: {DATE}: refused by the gates recall): a test of recall")
+
+
 def test_a_night_of_which_there_is_no_report(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What was never made is said in one line, with what makes it."""
     assert execute(["report", DATE, "--config", str(surface)]) == 1
