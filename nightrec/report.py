@@ -32,7 +32,7 @@ def report(
 ) -> None:
     """Say where the report of a night lies: one HTML file, for a browser; a refused night has one too."""
     from artifacts.errors import UsageError
-    from release.report import find_report
+    from release.verdicts import find_report
 
     record = _record(configured(config).root, night, channel)
     page = find_report(record)

@@ -203,12 +203,14 @@ def report(config: Config, run: Run, channel: str) -> list[str]:
 
     Whatever goes wrong is said and fails nothing: a night is worth more than a page about it.
     """
-    from release.report import report_stands, write_report
+    from release.verdicts import report_stands
 
     record = run.layout.record
     if not is_there(record.gates) or report_stands(record):
         return []
     try:
+        from release.report import write_report
+
         asked = config.report.sample_users
         return write_report(run, config.root, bundles_of(config), sample_users=asked, channel=channel)
     except Exception as error:

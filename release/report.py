@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from artifacts.bundle import Bundle
-from artifacts.errors import CorruptError, UsageError
-from artifacts.layout import RecordLayout
-from artifacts.release import read_record, verify_record_file, write_record
+from artifacts.release import write_record
 from artifacts.run import Run, recording
-from artifacts.store import fetched, is_there
 from release.history import past_nights
 from release.page import Note, Part, Section, page
 from release.pointer import LATEST, earlier_release
@@ -88,23 +85,3 @@ def _section(heading: str, make: Callable[[Subject], Sequence[Part]], subject: S
         said = f"{type(error).__name__}: {error}"
         troubles.append(f"{heading}: {said}")
         return Section(heading, [Note(f"This part could not be made: {said}", "warn")])
-
-
-def report_stands(record: RecordLayout) -> bool:
-    """Whether the record holds a report, unchanged: it was made of the verdict beside it."""
-    try:
-        return is_there(record.contents) and verify_record_file(record, record.report).name in read_record(record)
-    except CorruptError:
-        return False
-
-
-def find_report(record: RecordLayout) -> Path:
-    """Give a local path of the verified report of a record.
-
-    Raises:
-        UsageError: If it has none.
-        CorruptError: If it is changed.
-    """
-    if not is_there(record.contents) or record.report.name not in read_record(record):
-        raise UsageError(f"{record.report}: there is no report; `nightrec check` makes one")
-    return fetched(verify_record_file(record, record.report))

@@ -1,14 +1,16 @@
-"""The judgement: a night's figures by the gates, one verdict for each, and all of them as a report."""
+"""The judgement: a figure and a verdict for each gate, all verdicts as a report, and the page made of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self
 
 from artifacts.documents import read_json
-from artifacts.errors import CorruptError
+from artifacts.errors import CorruptError, UsageError
 from artifacts.layout import RecordLayout
-from artifacts.release import verify_record_file
+from artifacts.release import read_record, verify_record_file
+from artifacts.store import fetched, is_there
 from release.gate import ABSOLUTELY, Action, Gate
 
 
@@ -184,3 +186,23 @@ class GateReport:
         names = ("date", "run_key", "judged", "asked", "earlier", "figures", "segments", "recent", "popular")
         verdicts = tuple(Verdict(**{**v, "state": State(v["state"])}) for v in document["verdicts"])
         return cls(**{name: document[name] for name in names}, verdicts=verdicts)
+
+
+def report_stands(record: RecordLayout) -> bool:
+    """Whether the record holds a report, unchanged: it was made of the verdict beside it."""
+    try:
+        return is_there(record.contents) and verify_record_file(record, record.report).name in read_record(record)
+    except CorruptError:
+        return False
+
+
+def find_report(record: RecordLayout) -> Path:
+    """Give a local path of the verified report of a record.
+
+    Raises:
+        UsageError: If it has none.
+        CorruptError: If it is changed.
+    """
+    if not is_there(record.contents) or record.report.name not in read_record(record):
+        raise UsageError(f"{record.report}: there is no report; `nightrec check` makes one")
+    return fetched(verify_record_file(record, record.report))

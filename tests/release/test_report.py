@@ -21,8 +21,9 @@ from release import evidence, report
 from release.check import check
 from release.page import Part
 from release.publish import Published, publish
-from release.report import SECTIONS, find_report, report_stands, write_report
+from release.report import SECTIONS, write_report
 from release.subject import Subject
+from release.verdicts import find_report, report_stands
 from tests.release.conftest import Night, make_run
 
 EVIL = "</script><script>alert('a title')</script>"
