@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond mkdocs.yml: pages that are made from elsewhere, and formulas without a script."""
+"""What mkdocs is told beyond mkdocs.yml: pages that are made from elsewhere, formulas and pictures without a script."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from docs.graph import flowchart
 from docs.reference import commands_page, config_page
 
 ROOT = Path(__file__).parents[1]
@@ -15,9 +16,10 @@ _LINK = re.compile(r"\]\((?!https?://|#)([^)]+)\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let fences of ``math`` become formulas that a browser draws by itself."""
-    fence = {"name": "math", "class": "math", "format": formula}
-    config.mdx_configs["pymdownx.superfences"] = {"custom_fences": [fence]}
+    """Let fences of ``math`` and ``mermaid`` become what a browser draws by itself."""
+    made = {"math": formula, "mermaid": flowchart}
+    fences = [{"name": name, "class": name, "format": make} for name, make in made.items()]
+    config.mdx_configs["pymdownx.superfences"] = {"custom_fences": fences}
     return config
 
 

@@ -36,10 +36,12 @@ def test_no_page_asks_the_network_for_anything(site: Path) -> None:
 
 
 def test_the_home_page_is_the_readme(site: Path) -> None:
-    """Its headings stand there, and its links lead to pages of the site."""
+    """Its headings stand there, its links lead to pages of the site, and its pictures are drawn without a script."""
     home = (site / "index.html").read_text("utf-8")
-    headings = re.findall(r"^## (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    headings = re.findall(r"^## (.*)$", readme, re.MULTILINE)
 
+    assert home.count('<svg class="flowchart"') == readme.count("```mermaid\n") == 2
     assert headings
     assert all(heading in home for heading in headings)
     assert (
