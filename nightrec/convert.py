@@ -128,9 +128,17 @@ def _obstacles(part: Part, moment: str, kinds: dict[str, str], connection: duckd
             yield f"{part.columns['time']} is {kind.lower()}, no moment"
     if part.key:
         yield from _repeated(part, connection)
-    for column in part.features.values():
-        if table.column(column).kind not in _SIGNED | _UNSIGNED | {"VARCHAR", "BOOLEAN"}:
-            yield f"{column} is {table.column(column).kind.lower()}, no category"
+    yield from _unlike(part)
+
+
+def _unlike(part: Part) -> Iterator[str]:
+    """Say which columns about items or users are of types that a night does not read."""
+    fits = dict.fromkeys(part.features.values(), (_SIGNED | _UNSIGNED | {"VARCHAR", "BOOLEAN"}, "no category"))
+    if "eligible" in part.columns:
+        fits[part.columns["eligible"]] = ({"BOOLEAN"}, "neither true nor false")
+    for column, (kinds, what) in fits.items():
+        if (kind := part.table.column(column).kind) not in kinds:
+            yield f"{column} is {kind.lower()}, {what}"
 
 
 def _repeated(part: Part, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -183,6 +191,8 @@ def _expressions(part: Part, moment: str, kinds: dict[str, str]) -> dict[str, st
             found[ours] = _id(part.table, name, kinds[ours])
         elif ours == "time":
             found[ours] = _time(part.table, name, moment)
+        elif ours == "eligible":
+            found[ours] = f"CAST({quoted(name)} AS BOOLEAN)"
         elif ours == "weight" and not part.table.is_parquet:
             found[ours] = f"TRY_CAST(replace({quoted(name)}, ',', '.') AS DOUBLE)"
         else:

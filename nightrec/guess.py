@@ -138,7 +138,11 @@ def guess(tables: Sequence[Table], evidence: Evidence, said: Said) -> Guess:
     if users_and_items:
         users = Part(users.table, users.columns, _apart(users.features, users_and_items), users.key)
         known = users
-    return Guess(interactions, moment, items, known, (*reasons, *about_items, *(about_users if known else ())), doubts)
+    reasons += [*about_items, *(about_users if known else ())]
+    if left := [table.name for table in tables if table not in (events, items.table, users.table)]:
+        why = "not clear what they are; `nightrec config explain inputs` tells what else a night can read"
+        reasons.append(Reason("not taken", ", ".join(left), why))
+    return Guess(interactions, moment, items, known, tuple(reasons), doubts)
 
 
 def _apart(features: dict[str, str], others: set[str]) -> dict[str, str]:
@@ -302,6 +306,9 @@ def _described(part: Part, taken: set[str], evidence: Evidence) -> Part:
     )
     if titles:
         columns["title"] = titles[0].name
+    marks = [one for one in part.table.columns if one.name not in taken and _is_mark(one)] if key == "item_id" else []
+    if marks:
+        columns["eligible"] = marks[0].name
     features: dict[str, str] = {}
     for one in sorted(free, key=lambda one: not one.is_text):
         alike = [
@@ -312,6 +319,12 @@ def _described(part: Part, taken: set[str], evidence: Evidence) -> Part:
         if one.name not in columns.values() and is_category(one, keys) and not alike and len(features) < _FEATURES:
             features[feature_name(one.name, features)] = one.name
     return Part(part.table, columns, features, part.key)
+
+
+def _is_mark(column: Column) -> bool:
+    """Whether a column is named and filled as the one that keeps items from being recommended."""
+    told = column.kind == "BOOLEAN" or (column.is_text and column.distinct <= 2 and column.length <= 5)
+    return column.name.lower() == "eligible" and bool(column.filled) and told
 
 
 def is_category(column: Column, keys: int) -> bool:
@@ -339,6 +352,8 @@ def _about(part: Part) -> list[Reason]:
     found = []
     if "title" in part.columns:
         found.append(Reason("title", part.columns["title"], "text, and nearly all differ; only shown"))
+    if "eligible" in part.columns:
+        found.append(Reason("eligible", part.columns["eligible"], "named so; where it is false, no user is given it"))
     for name, column in part.features.items():
         kinds = part.table.column(column).distinct
         called = f", called {name}" if name != column else ""

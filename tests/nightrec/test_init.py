@@ -355,3 +355,30 @@ def test_copies_of_before_are_no_table(
 
     assert "passed over: inputs/ has the copies of before" in capsys.readouterr().err
     assert (here / "data/job.toml").read_text() == first
+
+
+@pytest.mark.parametrize("form", ["parquet", "text", "csv"])
+def test_items_that_are_not_eligible_stay_so(here: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    """The mark is no feature, whatever it is written in; a table that nothing was made of is named."""
+    events = [(user, item, time.isoformat(" ")) for user, item, time in drawn()]
+    write_csv(here / "data/events.csv", ["user_id", "item_id", "time"], events)
+    marks = [item % 5 != 0 for item in range(ITEMS)]
+    if form == "csv":
+        rows = list(zip(range(ITEMS), map(str, marks), strict=True))
+        write_csv(here / "data/items.csv", ["item_id", "eligible"], rows)
+    else:
+        told = marks if form == "parquet" else ["yes" if mark else "no" for mark in marks]
+        pq.write_table(pa.table({"item_id": range(ITEMS), "eligible": told}), here / "data/items.parquet")
+    write_csv(here / "data/taken_down.csv", ["id"], [[3], [5], [7]])
+
+    config = made(here, "--json")
+
+    assert config.inputs.items is not None
+    assert config.inputs.items.eligible == "eligible"
+    assert config.inputs.items.features == {}
+    path = here / ("data" if form == "parquet" else "inputs") / "items.parquet"
+    assert dict(zip(*pq.read_table(path, columns=["item_id", "eligible"]).to_pydict().values(), strict=True)) == dict(
+        enumerate(marks)
+    )
+    guessed = {one["what"]: one["taken"] for one in json.loads(capsys.readouterr().out)["guessed"]}
+    assert (guessed["eligible"], guessed["not taken"]) == ("eligible", "taken_down.csv")
