@@ -103,7 +103,8 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: the config cannot be read ({error.strerror}); name it by --config") from error
+        do = "name it by --config, or write one with `nightrec init FOLDER`"
+        raise UsageError(f"{path}: the config cannot be read ({error.strerror}); {do}") from error
     except ValueError as error:
         raise UsageError(f"{path}: expected TOML; {error}") from error
 

@@ -68,8 +68,20 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _version(asked: bool) -> None:
+    """Say which version this is, and end."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"nightrec {version('nightrec')}")
+        raise typer.Exit
+
+
 def _options(
     *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
 ) -> None:
     """Take what stands before the verb."""

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrec.main import execute
+from tests.blocks import ROOT
 from tests.nightrec.calls import DATE, fails, run, step
 
 VERBS = (
-    *("fit", "export", "run"),
+    *("init", "fit", "export", "run"),
     *("prepare", "items", "index", "interests", "score", "check", "publish"),
-    *("releases", "recommend", "why", "plan", "doctor"),
+    *("releases", "recommend", "why", "report", "trend", "config", "plan", "doctor"),
 )
 
 
@@ -26,6 +28,14 @@ def test_help_names_every_verb(command: Any) -> None:
     for verb in VERBS:
         assert f"│ {verb} " in finished.stdout
     assert finished.stderr == ""
+
+
+def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is on standard output, and no verb need be named."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"nightrec {project['version']}\n"
 
 
 @pytest.mark.parametrize("verb", [*((verb,) for verb in VERBS), ("releases", "verify")])
@@ -47,7 +57,10 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
         (["run", "--config", "x.toml", "--date", DATE, "--device", "tpu"], "'tpu' is not one of 'cpu', 'gpu', 'auto'"),
         (["run", "--config", "x.toml", "--date", DATE, "--workers", "0"], "--workers"),
         (["run", "--config", "x.toml", "--date", DATE, "--wrkers", "2"], "--wrkers"),
-        (["run", "--config", "x.toml", "--date", DATE], "x.toml: the config cannot be read"),
+        (
+            ["run", "--config", "x.toml", "--date", DATE],
+            "name it by --config, or write one with `nightrec init FOLDER`",
+        ),
         (["run", "--config", "x.toml", "--date", DATE, "--override", " "], "'--override': expected a reason"),
         (["run", "--config", "x.toml", "--date", DATE, "--supersede", ""], "'--supersede': expected a reason"),
         (["run", "--config", "x.toml", "--date", DATE, "--seen-future", "\t"], "'--seen-future': expected a reason"),
