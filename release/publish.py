@@ -281,7 +281,7 @@ def _tell(record: RecordLayout, manifest: Manifest) -> None:
     page = fetched(verify_record_file(record, record.report)).read_text("utf-8")
     for entry in manifest.overrides:
         said = f"Published all the same, as {manifest.version}. Reason given: {entry['reason']}."
-        page = told(page, Note(f"{said} Overridden: {entry['rule']}. Found: {entry['found']}.", "warn"))
+        page = told(page, Note(f'{said} Overridden: "{entry["rule"]}" ({entry["found"]}).', "warn"))
     write_record(record, {record.report: page.encode()})
 
 

@@ -96,7 +96,7 @@ def test_a_night_published_all_the_same_says_so_and_why(night: Callable[..., Run
         first = unescape(page[: page.index("</header>")])
         assert first.index("Refused, by 1 of ") < first.index(f"Published all the same, as {published.version}. ")
         assert "Reason given: <b>sale</b> starts today." in first
-        assert "Found: 2026-03-01: refused by the gates recall." in first
+        assert 'Overridden: "the gates bless the run" (2026-03-01: refused by the gates recall).' in first
         assert "<b>" not in page
         assert not list(record_problems(record))
     assert "Published all the same" not in before
