@@ -6,10 +6,10 @@ import typer
 
 from nightrec.completion import complete_release
 from nightrec.night import ConfigPath, Json, configured
-from nightrec.terminal import answer, show
+from nightrec.terminal import answer, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nightrec.config import Config
 
@@ -57,9 +57,22 @@ def recommend(
 
 
 def titles_of(config: "Config", item_ids: "Sequence[int | str]") -> dict[int | str, str]:
-    """Look up what some items are called in the items input; those without a title are left out."""
+    """Look up what some items are called in the items input; those without a title are left out.
+
+    An answer is worth more than its titles: where the input cannot be read, that is said, and there are none.
+    """
     if config.inputs.items.title is None:
         return {}
+    from artifacts.errors import InputError, NotReadyError
+
+    try:
+        return dict(_titles(config, item_ids))
+    except (InputError, NotReadyError) as error:
+        say(f"nightrec: titles are not told; {error}")
+        return {}
+
+
+def _titles(config: "Config", item_ids: "Sequence[int | str]") -> "Iterator[tuple[int | str, str]]":
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -67,10 +80,8 @@ def titles_of(config: "Config", item_ids: "Sequence[int | str]") -> dict[int | s
     from features.types import widen
     from nightrec.inputs import inputs_of
 
-    titles: dict[int | str, str] = {}
     for _, batch in read_batches(inputs_of(config).items, ["item_id", "title"]):
         ids = widen(batch.column("item_id"))
         mine = batch.filter(pc.is_in(ids, value_set=pa.array(item_ids, ids.type)))
         pairs = zip(mine.column("item_id").to_pylist(), mine.column("title").to_pylist(), strict=True)
-        titles.update({item: title for item, title in pairs if title is not None})
-    return titles
+        yield from ((item, title) for item, title in pairs if title is not None)

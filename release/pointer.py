@@ -176,7 +176,8 @@ def follow(root: Path, channel: str = LATEST) -> Release:
     """
     pointer = read_pointer(root, channel)
     if pointer is None:
-        raise UsageError(f"{pointer_path(root, channel)}: nothing is published yet; run `nightrec run` first")
+        night = "nightrec run" if channel == LATEST else f"nightrec run --channel {channel}"
+        raise UsageError(f"{pointer_path(root, channel)}: nothing is published yet; run `{night}` first")
     path = pointer_path(root, channel)
     layout = RootLayout(root).release(pointer.version)
     if not is_there(layout.manifest):
@@ -210,7 +211,8 @@ def find_release(root: Path, version: str | None = None, channel: str = LATEST) 
         return follow(root, channel)
     if not VERSION.fullmatch(version) or not is_there(RootLayout(root).release(version).manifest):
         known = versions(root)
-        near = difflib.get_close_matches(version, known, n=1) or known[-1:]
+        of_date = [one for one in known if one.startswith(version)][-1:]  # a date alone, or the beginning of a name
+        near = of_date or difflib.get_close_matches(version, known, n=1) or known[-1:]
         hint = f"did you mean {near[0]}?" if near else "there are no releases yet"
         raise UsageError(f"release {version}: there is none of that name under {root}; {hint}")
     layout = RootLayout(root).release(version)

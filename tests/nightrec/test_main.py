@@ -186,6 +186,35 @@ def test_recommendations_come_with_titles(published: tuple[Path, Any], command: 
     assert items[0]["title"] in finished.stderr
 
 
+def test_recommendations_are_told_without_titles_too(
+    published: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The catalogue may be on its way while somebody asks what was published; that it lacks is said."""
+    config, _ = published
+    gone = tmp_path / "gone.parquet"
+    here = {'"store"': f'"{config.parent / "store"}"', '"data/items.parquet"': f'"{gone}"'}
+    text = config.read_text()
+    for said, instead in here.items():
+        text = text.replace(said, instead)
+    (tmp_path / "job.toml").write_text(text)
+
+    assert execute(["recommend", "3", "--config", str(tmp_path / "job.toml"), "--json"]) == 0
+
+    told = capsys.readouterr()
+    assert f"titles are not told; {gone}: expected Parquet files, found none" in told.err
+    items = json.loads(told.out)["items"]
+    assert len(items) == 5
+    assert {item["title"] for item in items} == {None}
+
+
+def test_what_a_channel_lacks_is_told_with_its_name(
+    published: tuple[Path, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A night of the other pointer would not help."""
+    assert execute(["recommend", "3", "--config", str(published[0]), "--channel", "shadow"]) == 2
+    assert "nothing is published yet; run `nightrec run --channel shadow` first" in capsys.readouterr().err
+
+
 def test_a_release_is_listed_shown_and_verified(published: tuple[Path, Any], command: Any) -> None:
     """The verbs on releases speak of the one that there is."""
     config, finished = published
