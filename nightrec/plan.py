@@ -30,7 +30,7 @@ WORKER_BYTES = 600_000_000  # a process with its libraries, its graph and its ba
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class Workload:
     """What a night's effort depends on.
 
     Attributes:
@@ -118,7 +118,7 @@ def plan(
         )
 
 
-def sizes_of(config: "Config") -> Sizes:
+def sizes_of(config: "Config") -> Workload:
     """Count the inputs; take the models' sizes from the bundles, or where there are none yet, what is usual."""
     from artifacts.bundle import Role
     from nightrec.inputs import count_inputs, inputs_of
@@ -126,7 +126,7 @@ def sizes_of(config: "Config") -> Sizes:
 
     counted = count_inputs(inputs_of(config))
     user = bundle_of(config, Role.USER) if config.bundles and Path(config.bundles.user).exists() else None
-    return Sizes(
+    return Workload(
         events=counted.events,
         users=counted.users,
         items=counted.items,
@@ -138,7 +138,7 @@ def sizes_of(config: "Config") -> Sizes:
     )
 
 
-def estimate(sizes: Sizes, means: Means) -> list[Effort]:
+def estimate(sizes: Workload, means: Means) -> list[Effort]:
     """Work out each step's effort; the last row is the whole night."""
     behaviours = min(sizes.history, math.ceil(sizes.events / max(sizes.users, 1)))
     active = max(1, min(sizes.interests, int(math.log2(max(behaviours, 1)))))

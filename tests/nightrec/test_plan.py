@@ -9,10 +9,10 @@ import pytest
 
 from features.inputs import Inputs, Source
 from nightrec.inputs import count_inputs
-from nightrec.plan import Means, Sizes, estimate, total
+from nightrec.plan import Means, Workload, estimate, total
 from nightrec.values import bytes_of
 
-SIZES = Sizes(
+SIZES = Workload(
     events=4_000_000, users=200_000, items=200_000, features=2, history=20, interests=4, width=64, ranked=True
 )
 MEANS = Means(cores=2, workers=1, memory=4_000_000_000, index_type="Flat", candidates=100, top_n=50)
