@@ -160,6 +160,9 @@ def test_rollback_goes_back_to_what_is_whole(released: Callable[..., Published],
     before = (tmp_path / "LATEST").read_bytes()
     with pytest.raises(UsageError, match=f"did you mean {first.version}"):
         rollback(tmp_path, first.version[:-1] + "_", who="me", why="because")
+    for one in (first, second):  # a day is typed, and its own release is named, never the other night's
+        with pytest.raises(UsageError, match=f"did you mean {one.version}"):
+            rollback(tmp_path, one.version[:10], who="me", why="because")
     with pytest.raises(UsageError, match="--who: expected words"):
         rollback(tmp_path, first.version, who="", why="because")
     flip(first.folder / "index" / "ivf.faiss")
