@@ -211,9 +211,12 @@ def _choose_and_fit(
     if not _is_fitted(folder, chosen.name, asked):
         fit(split=days, options=options, out=chosen)
     if refit:
-        epochs = load_checkpoint(chosen).about["best_epoch"]
+        about = load_checkpoint(chosen).about
+        epochs = about["best_epoch"]
+        worth = ", ".join(f"{name} {value:.4g}" for name, value in about.items() if name.startswith("val_"))
         say(
-            f"nightrec: validation chose {epochs} epochs; fitting again on all days through {every_day.trained_through}"
+            f"nightrec: validation chose {epochs} epoch{'s' * (epochs != 1)} of {about['epochs']} ({worth}); "
+            f"fitting again on all days through {every_day.trained_through}"
         )
         fit(split=every_day, options=replace(options, epochs=epochs), out=folder / model)
 
@@ -290,5 +293,6 @@ def _report(folder: Path) -> dict[str, Any]:
     quality = {name: value for name, value in said["about"].items() if isinstance(value, int | float)}
     through = said["trained_through"]
     rows = [("checkpoint", str(folder)), ("trained through", through), *quality.items()]
-    show(f"{said['kind']} is fitted", ("what", "is"), [(name, str(value)) for name, value in rows])
+    shown = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in rows]
+    show(f"{said['kind']} is fitted", ("what", "is"), shown)
     return {"model": said["kind"], "checkpoint": str(folder), "trained_through": through, "quality": quality}

@@ -90,9 +90,11 @@ def test_a_model_is_fitted_again_on_every_day(training: Path, command: Any) -> N
         fitted = command("fit", name, "--config", training, "--json")
 
         assert fitted.returncode == 0, fitted.stderr
-        assert "validation chose 1 epochs" in fitted.stderr
         assert json.loads(fitted.stdout)["trained_through"] == "2026-03-10"
         chosen = json.loads((models / f"{name}-chosen" / "model.json").read_text())
+        worth = ", ".join(f"{key} {value:.4g}" for key, value in chosen["about"].items() if key.startswith("val_"))
+        assert worth
+        assert f"validation chose 1 epoch of {chosen['about']['epochs']} ({worth}); " in fitted.stderr
         assert chosen["trained_through"] == "2026-03-05"
     retrieved_through = json.loads((models / "bst" / "model.json").read_text())["about"]["retrieval_trained_through"]
     assert retrieved_through == "2026-03-10"
