@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nightrec.look import Table
 
 _COPIES = "inputs"  # the folder of copies, beside the config
+_ASKED = 5_000_000  # events that tell whether people take things again
 
 
 def init(  # noqa: PLR0913 - the options of a command are its arguments
@@ -135,13 +136,21 @@ def _written(
     from nightrec.convert import make_ready
     from nightrec.draft import draft
     from nightrec.guess import Reason, feature_name
+    from nightrec.inputs import EXACT
 
     ready, reasons = make_ready(found, connection, config.parent / _COPIES)
     sizes = _sizes(ready, connection, timezone)
     newer = sum(day > sizes.newest for day in sizes.days)
-    about = f"{sizes.events:,} events, about {sizes.users:,} users, {sizes.items:,} items, {len(sizes.days):,} days"
+    about = "" if sizes.events <= EXACT else "about "
+    counted = f"{sizes.events:,} events, {about}{sizes.users:,} users, {sizes.items:,} items"
     passed = f"; {newer} newer with few events are passed over" if newer else ""
-    reasons += [Reason("sizes", about, f"the newest whole day is {sizes.newest}{passed}")]
+    reasons += [
+        Reason(
+            "sizes",
+            f"{counted}, {len(sizes.days):,} days with events",
+            f"the newest whole day is {sizes.newest}{passed}",
+        )
+    ]
     name = feature_name(config.resolve().parent.name, ())
     return draft(name, timezone, ready, sizes, config.parent), sizes, reasons
 
@@ -170,8 +179,9 @@ def _sizes(ready: "Mapping[str, Ready]", connection: "duckdb.DuckDBPyConnection"
         raise InputError(f"{ready['interactions'].path}: expected times of events, found none")
     user, item = (quoted(ready["interactions"].columns[key]) for key in ("user_id", "item_id"))
     files = ", ".join(literal(str(path)) for path in files_of(sources["interactions"]).paths)
-    asked = (
-        f"SELECT 1 - approx_count_distinct(hash({user}, {item})) / greatest(1, count(*)) FROM read_parquet([{files}])"
+    asked = (  # of so many users, all of their events: who buys again does so in a history of their own
+        f"SELECT coalesce((count(*) - count(DISTINCT ({user}, {item}))) / nullif(count(*), 0), 0) "
+        f"FROM read_parquet([{files}]) WHERE hash({user}) % {1 + counted.events // _ASKED} = 0"
     )
-    repeated = max(0.0, float(one_of(connection, asked)))
+    repeated = float(one_of(connection, asked))
     return Sizes(counted.events, counted.users, counted.items, days, newest, repeated)

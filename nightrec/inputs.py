@@ -11,6 +11,7 @@ from nightrec.config import Config
 from nightrec.tables import Histories, Interactions, Table
 
 _NOT_COLUMNS = {"path", "naive_zone", "features", "groups"}
+EXACT = 20_000_000  # events up to which their users are counted one by one, in seconds and little memory
 
 
 def inputs_of(config: Config) -> Inputs:
@@ -53,7 +54,7 @@ def _columns(table: Table) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Rows of the inputs: events exactly, users about (by a sketch of their ids), items exactly."""
+    """Rows of the inputs: events and items exactly; users too up to ``EXACT`` events, else by a sketch of their ids."""
 
     events: int
     users: int
@@ -79,10 +80,11 @@ def count_inputs(inputs: Inputs) -> Counted:
         if inputs.users is not None:
             others = connection.from_parquet(_paths(inputs.users))
             users = users.union(others.project(f"{_quoted(inputs.users.columns['user_id'])} AS user_id"))
-        numbers = [count, users.aggregate("approx_count_distinct(user_id)")]
-        numbers.append(connection.from_parquet(_paths(inputs.items)).aggregate("count(*)"))
+        listed = connection.from_parquet(_paths(inputs.items)).aggregate("count(*)")
         try:
-            return Counted(*(int(_one(relation)) for relation in numbers))
+            known = int(_one(count))
+            distinct = "count(DISTINCT user_id)" if known <= EXACT else "approx_count_distinct(user_id)"
+            return Counted(known, int(_one(users.aggregate(distinct))), int(_one(listed)))
         except duckdb.Error as error:
             raise InputError(f"{behaviours.path}: the inputs cannot be counted ({error})") from error
 

@@ -382,3 +382,25 @@ def test_items_that_are_not_eligible_stay_so(here: Path, capsys: pytest.CaptureF
     )
     guessed = {one["what"]: one["taken"] for one in json.loads(capsys.readouterr().out)["guessed"]}
     assert (guessed["eligible"], guessed["not taken"]) == ("eligible", "taken_down.csv")
+
+
+@pytest.mark.parametrize(("different", "seen"), [(8, "none"), (9, "all")])
+def test_whether_people_take_things_again_is_counted(
+    here: Path, capsys: pytest.CaptureFixture[str], different: int, seen: str
+) -> None:
+    """No sketch decides it: of ten events of each of a thousand users, two or one repeat another."""
+    start = datetime(2026, 1, 1)
+    rows = [
+        (user, (user + number % different) % 500, start + timedelta(hours=number * 24 + user % 24))
+        for user in range(1000)
+        for number in range(10)
+    ]
+    columns = dict(zip(("user_id", "item_id", "time"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), here / "data/events.parquet")
+    pq.write_table(pa.table({"item_id": range(500)}), here / "data/items.parquet")
+
+    config = made(here)
+
+    assert config.retrieve.exclude_seen == seen
+    assert f"# {10 * (10 - different)}% of the events repeat one" in (here / "job.toml").read_text()
+    assert "10,000 events, 1,000 users, 500 items, 10 days with events" in capsys.readouterr().err
