@@ -74,7 +74,8 @@ def render(subject: Subject) -> tuple[str, list[str]]:
     troubles: list[str] = []
     sections = [_section(heading, make, subject, troubles) for heading, make in SECTIONS]
     title = f"Night of {subject.run.date}"
-    lead = f"Run {subject.run.run_key}; once it is published, its release is {subject.version}."
+    released = "if it is published all the same" if subject.verdict.failed else "once it is published"
+    lead = f"Run {subject.run.run_key}; {released}, its release is {subject.version}."
     return page(title, lead, sections, verdict=verdict_of(subject)), troubles
 
 

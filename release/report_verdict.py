@@ -113,10 +113,8 @@ def _nights(subject: Subject) -> Chart:
         for state in State
         if (count := sum(one.state is state for one in subject.verdict.verdicts))
     )
-    says = (
-        f"Tonight: {states}. Each row is a gate, each column a night, tonight the last one; "
-        f"the {len(dates) - 1} before it are the last releases that readers have had."
-    )
+    earlier = "; those before it are the last releases that readers have had" if len(dates) > 1 else ""
+    says = f"Tonight: {states}. Each row is a gate, each column a night, tonight the last one{earlier}."
     order = [WORD[state] for state in State]
     spec = heat(
         fields,

@@ -63,7 +63,9 @@ def test_a_report_answers_in_the_order_in_which_people_ask(night: Callable[..., 
 
     headings = re.findall(r"<h2 id=\"h\d\">(.*?)</h2>", page)
     assert headings == [heading for heading, _ in SECTIONS]
+    assert page.index("once it is published, its release is 2026-03-01-") < page.index("Good to publish as 2026-03-01-")
     assert page.index("Good to publish as 2026-03-01-") < page.index("<h2")
+    assert "tonight the last one." in page
     assert len(page.encode()) < 2_000_000
     assert report_stands(run.layout.record)
     assert "report.html" in read_record(run.layout.record)
@@ -77,7 +79,9 @@ def test_a_refused_night_has_a_report(
     released(date="2026-03-01")
     page = reported(night(date="2026-03-02", users=list(range(100, 130))), tmp_path, refused=True)
 
-    assert "Refused, by " in page[: page.index("<h2")]
+    head = page[: page.index("<h2")]
+    assert head.index("; if it is published all the same, its release is 2026-03-02-") < head.index("Refused, by ")
+    assert "tonight the last one; those before it are the last releases that readers have had." in page
     (lost,) = re.findall(r'<p class="note bad">(users_lost: .*?)</p>', page)
     assert lost.startswith("users_lost: 0.5, expected at most 0.2 against 2026-03-01-")
     assert "60 before, 30 now" in lost
