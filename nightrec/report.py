@@ -31,16 +31,13 @@ def report(
     json: Json = False,
 ) -> None:
     """Say where the report of a night lies: one HTML file, for a browser; a refused night has one too."""
-    from artifacts.errors import UsageError
+    from release.metrics import write_beside
     from release.verdicts import find_report
 
     record = _record(configured(config).root, night, channel)
     page = find_report(record)
     if out is not None:
-        try:
-            out.write_bytes(page.read_bytes())
-        except OSError as error:
-            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+        write_beside(out, page.read_text("utf-8"))
         page = out
     say(f"nightrec: the report of {record.folder.parent.name} is {page}")
     if json:

@@ -39,6 +39,10 @@ def test_the_page_of_a_night_is_found(
     assert "Good to publish" in Path(told["report"]).read_text("utf-8")
     assert execute(copied) == 0
     assert Path("report.html").read_bytes() == Path(told["report"]).read_bytes()
+    assert execute(["report", "--config", "job.toml", "--out", "sent/to/report.html"]) == 0
+    assert Path("sent/to/report.html").read_bytes() == Path("report.html").read_bytes()
+    assert execute(["report", "--config", "job.toml", "--out", "job.toml/report.html"]) == 2
+    assert "job.toml/report.html: cannot be written (" in capsys.readouterr().err
     listed = json.loads((Path(told["report"]).with_name("record.json")).read_text())["files"]
     assert listed["report.html"]["size"] == len(Path("report.html").read_bytes())
 
