@@ -36,6 +36,7 @@ _VOCABULARIES = "vocabularies"
 _MIND = "mind"
 _BST = "bst"
 _CHOSEN = "-chosen"  # what validation chose, where the model itself is fitted again on every day
+_LAST_DAY = {"until": "[train] until, validate_days or refit"}  # which keys of the config say it
 _RETRIEVAL = "retrieval"  # the MIND of earlier days that proposes candidates to BST
 
 
@@ -135,7 +136,7 @@ def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
         return False
     before = read_json(note) if note.exists() else {}
     if before != asked:
-        changed = " and ".join(key for key in asked if asked[key] != before.get(key))
+        changed = " and ".join(_LAST_DAY.get(key, key) for key in asked if asked[key] != before.get(key))
         raise UsageError(
             f"{folder / name}: was fitted from other {changed}; move it away, or name another [train] folder"
         )

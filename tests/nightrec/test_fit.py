@@ -146,7 +146,7 @@ def test_vocabularies_of_other_inputs_are_refused(training: Path, capsys: pytest
 
     assert execute(["fit", "mind", "--config", str(training)]) == 2
 
-    said = "models/vocabularies: was fitted from other inputs and until; move it away"
+    said = "models/vocabularies: was fitted from other inputs and [train] until, validate_days or refit; move it away"
     assert said in capsys.readouterr().err
 
 
