@@ -154,6 +154,11 @@ def run(
             _show(f"Night of {day}, as far as it went", done)
         raise
     _report(night, json=json)
+    if night.published and night.published.moved and night.published.sequence == 1:
+        said = f" --config {config}" if config != CONFIG else ""
+        say("nightrec: the first release, and readers have it. Next:")
+        say(f"  nightrec report{said}            # where a page about the night lies, for a browser")
+        say(f"  nightrec recommend USER{said}    # what a user is given; `nightrec why USER ITEM{said}` says why")
 
 
 def prepare(

@@ -109,6 +109,7 @@ def test_a_night_is_one_object_on_standard_output(published: tuple[Path, Any]) -
     assert steps["score"]["skipped"] == 0
     assert (config.parent / "store" / "releases" / said["release"] / "manifest.json").exists()
     assert "interests" in finished.stderr
+    assert f"Next:\n  nightrec report --config {config} " in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
@@ -154,6 +155,7 @@ def test_a_night_again_skips_all_and_says_so(published: tuple[Path, Any], comman
     steps = {step["step"]: step for step in json.loads(again.stdout)["steps"]}
     assert [name for name, step in steps.items() if step["skipped"] < step["shards"]] == []
     assert again.stderr.count("done already") >= 7
+    assert "Next:" not in again.stderr
 
 
 def test_timings_are_kept_in_the_record_and_nowhere_else(published: tuple[Path, Any]) -> None:
