@@ -19,6 +19,15 @@ NAMES = {
     "event": "event action behavior behaviour interaction",
     "weight": "weight rating stars quantity qty score strength",
 }  # words that columns are named by, the likelier first
+_MOMENTS = {
+    "timestamp": "timestamps",
+    "zoned": "timestamps with a zone",
+    "iso": "timestamps as text",
+    "s": "seconds since 1970",
+    "ms": "milliseconds since 1970",
+    "us": "microseconds since 1970",
+    "ns": "nanoseconds since 1970",
+}
 _ID_WORDS = {"id", "ids", "code", "no", "nr", "number", "key", "uuid", "idx"}
 _OTHER_WORDS = {"price", "cost", "amount", "url", "image", "email", "phone", "count", "total", "lat", "lon", "zip"}
 _FEATURE_REPEATS = 5.0  # how often a category must stand in a table, in the mean
@@ -248,10 +257,8 @@ def _moment(column: Column, said: Said) -> tuple[str, str]:
             f"column {column.name}: {column.example!r} and all others can be read as {' or as '.join(column.moments)}; "
             "say which by --time-format"
         )
-    words = {"timestamp": "timestamps", "zoned": "timestamps with a zone", "iso": "timestamps as text"}
-    return column.moments[
-        0
-    ], f"{words.get(column.moments[0], f'read as {column.moments[0]}')}, such as {column.example}"
+    moment = column.moments[0]
+    return moment, f"{_MOMENTS.get(moment, f'read as {moment}')}, such as {column.example}"
 
 
 def _is_kind(column: Column) -> bool:

@@ -66,7 +66,7 @@ def copied(here: Path, name: str) -> pa.Table:
     return pq.read_table(here / "inputs" / f"{name}.parquet")
 
 
-def test_what_a_night_can_read_stays_where_it_lies(here: Path) -> None:
+def test_what_a_night_can_read_stays_where_it_lies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of good Parquet nothing is copied; the columns keep their names, and categories become features."""
     events = drawn()
     (here / "data/events").mkdir()
@@ -105,6 +105,7 @@ def test_what_a_night_can_read_stays_where_it_lies(here: Path) -> None:
         "event",
     )
     assert interactions.time_unit == "ms"
+    assert "milliseconds since 1970, such as 17" in capsys.readouterr().err
     assert (config.inputs.items.item_id, config.inputs.items.title) == ("itemid", "name")
     assert config.inputs.items.features == {"brand": "brand"}
     assert config.inputs.users is None
