@@ -108,7 +108,11 @@ def test_an_item_is_followed_from_the_click_to_the_list(night: Path, capsys: pyt
         {"item_id": 2, "title": "Thing 2", "time": None, "weights": [0.25, 0.75]},
     ]
     assert said["untold"] == []
-    for words in ("Clicks that made interest 0; 3 of 3", "found by", "rank 2 of 4 candidates; place 2 by exact search"):
+    for words in (
+        "Clicks that made interest 0; 3 of 3; weight: how much of a click went there",
+        "found by",
+        "rank 2 of 4 candidates; place 2 by exact search",
+    ):
         assert words in err
 
 
