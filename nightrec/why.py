@@ -325,7 +325,5 @@ def _show_clicks(clicks: list[dict[str, Any]], interest: int, top: int) -> None:
         (weight(click), click["time"] and click["time"][:16], str(click["item_id"] or "unknown"), click["title"])
         for click in order[:top]
     ]
-    of = f"{len(rows)} of {len(clicks)}"
-    made = f"Clicks that made interest {interest}; {of}; weight: how much of a click went there"
-    title = made if clicks[0]["weights"] else f"The user's clicks, newest first; {of}"
-    show(title, ("weight", "when", "item_id", "title"), rows)
+    what = f"Clicks that made interest {interest}" if clicks[0]["weights"] else "The user's clicks, newest first"
+    show(f"{what}; {len(rows)} of {len(clicks)}", ("share of click", "when", "item_id", "title"), rows)

@@ -109,7 +109,8 @@ def test_an_item_is_followed_from_the_click_to_the_list(night: Path, capsys: pyt
     ]
     assert said["untold"] == []
     for words in (
-        "Clicks that made interest 0; 3 of 3; weight: how much of a click went there",
+        "Clicks that made interest 0; 3 of 3",
+        "share of click",
         "found by",
         "rank 2 of 4 candidates; place 2 by exact search",
     ):
