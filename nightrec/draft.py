@@ -73,8 +73,8 @@ def _table(which: str, ready: Ready, timezone: str, folder: Path) -> list[str]:
     lines.append(f"path = {toml_of(path.relative_to(folder.resolve()).as_posix() if near else str(path))}")
     lines += [f"{ours} = {toml_of(theirs)}" for ours, theirs in ready.columns.items()]
     if which == "interactions":
-        lines += [f"time_unit = {toml_of(ready.time_unit)}"] if ready.time_unit else []
-        lines.append(_line("naive_zone", timezone, "of times that carry no zone"))
+        unit = f"time_unit = {toml_of(ready.time_unit)}"  # since 1970 in UTC: no zone is missing
+        lines.append(unit if ready.time_unit else _line("naive_zone", timezone, "of times that carry no zone"))
     if ready.features:
         lines.append(f"features = {toml_of(ready.features)}")
     return lines

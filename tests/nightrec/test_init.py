@@ -105,6 +105,7 @@ def test_what_a_night_can_read_stays_where_it_lies(here: Path, capsys: pytest.Ca
         "event",
     )
     assert interactions.time_unit == "ms"
+    assert "naive_zone" not in (here / "job.toml").read_text()
     assert "milliseconds since 1970, such as 17" in capsys.readouterr().err
     assert (config.inputs.items.item_id, config.inputs.items.title) == ("itemid", "name")
     assert config.inputs.items.features == {"brand": "brand"}
