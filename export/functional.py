@@ -38,7 +38,7 @@ def load_functional(path: Path) -> Functional:
         UsageError: If it is none, needs code of its own, or has no inputs by name.
     """
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{path}: Keras cannot load it: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):

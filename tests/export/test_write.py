@@ -227,7 +227,9 @@ def test_truncated(external: list[Bundle], tmp_path: Path, name: str) -> None:
     """A file that was cut short is refused by name."""
     copy = copy_of(external[0], tmp_path)
     (copy / name).write_bytes((copy / name).read_bytes()[:-1])
-    with pytest.raises(CorruptError, match=f"{name}: expected {external[0].files[name].size} bytes, found"):
+    with pytest.raises(
+        CorruptError, match=f"{name}: expected {external[0].files[name].size} bytes by bundle.json, found"
+    ):
         read_bundle(copy)
 
 
@@ -235,7 +237,9 @@ def test_swapped_weights(external: list[Bundle], tmp_path: Path) -> None:
     """A weights file of another version, of the same size, is refused by name."""
     copy = copy_of(external[0], tmp_path)
     (copy / "model.onnx.data").write_bytes(external[1].layout.external_data.read_bytes())
-    with pytest.raises(CorruptError, match=r"model.onnx.data: expected sha256 \w+, found \w+; was it changed"):
+    with pytest.raises(
+        CorruptError, match=r"model.onnx.data: expected sha256 \w+ by bundle\.json, found \w+; was it changed"
+    ):
         read_bundle(copy)
 
 
@@ -303,5 +307,5 @@ def test_over_two_gigabytes(small: ModuleType, tmp_path: Path) -> None:
     assert (session.run(None, {"item_id": np.array([rows - 1], np.int32)})[0] == 3).all()
     with bundle.layout.external_data.open("r+b") as file:
         file.truncate(2**31)
-    with pytest.raises(CorruptError, match=r"model.onnx.data: expected \d+ bytes, found 2147483648"):
+    with pytest.raises(CorruptError, match=r"model.onnx.data: expected \d+ bytes by bundle\.json, found 2147483648"):
         read_bundle(bundle.folder)

@@ -81,7 +81,8 @@ def test_who_comes_second_with_equal_content_has_nothing_to_do(
     assert do("publish", surface, "--json") == 0
 
     said, (winner,) = json.loads(capsys.readouterr().out), theirs
-    assert (said["release"], said["stored"], said["moved"]) == (winner.version, False, False)
+    assert (said["release"], said["stored"], said["moved"]) == (winner.version, True, False)  # stored before they came
+    assert said["current"]
     pointer = read_pointer(surface.parent / "store")
     assert pointer is not None
     assert (pointer.version, pointer.sequence) == (winner.version, 1)
