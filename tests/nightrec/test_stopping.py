@@ -138,7 +138,8 @@ def program(folder: Path, config: Path, inside: str, *, grace: float) -> Iterato
 
 @pytest.mark.parametrize(
     ("inside", "forced"),
-    [(QUERY, False), (STREAM, False), (TRAINING, False), (GRAPH, True), (DEAF, True), (SWALLOWED, True)],
+    # A stop that comes while DuckDB asks for the next batch of a stream may be lost in there.
+    [(QUERY, False), (STREAM, True), (TRAINING, False), (GRAPH, True), (DEAF, True), (SWALLOWED, True)],
     ids=["query", "stream", "training", "graph", "deaf", "swallowed"],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
