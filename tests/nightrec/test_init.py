@@ -1,16 +1,12 @@
 """``nightrec init``: a stranger's folder becomes a config that a night can use, or one clear line."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,29 +16,7 @@ from nightrec.config import Config, read_config
 from nightrec.config_verbs import mistakes_in
 from nightrec.inputs import inputs_of
 from nightrec.main import execute
-
-USERS, ITEMS, EVENTS = 90, 40, 2000
-
-
-def drawn() -> list[tuple[int, int, datetime]]:
-    """Draw a user, an item and a minute of sixty days for each event; the last day is the first of March."""
-    random = np.random.default_rng(4)
-    start = datetime(2026, 1, 1)
-    users, items = random.integers(0, USERS, EVENTS), random.integers(0, ITEMS, EVENTS)
-    return [
-        (int(user), int(item), start + timedelta(minutes=int(minute)))
-        for user, item, minute in zip(users, items, random.integers(0, 60 * 24 * 60, EVENTS), strict=True)
-    ]
-
-
-def write_csv(
-    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], *, delimiter: str = ",", encoding: str = "utf-8"
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.writer(file, delimiter=delimiter)
-        writer.writerow(header)
-        writer.writerows(rows)
+from tests.nightrec.stranger import EVENTS, ITEMS, USERS, drawn, write_csv
 
 
 @pytest.fixture

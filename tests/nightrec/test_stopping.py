@@ -147,9 +147,9 @@ def test_it_ends_as_stopped_inside_any_call(
     tmp_path: Path, surface: Path, inside: str, *, forced: bool, number: signal.Signals
 ) -> None:
     """A library may make another error of the stop, or hear nothing of it: the code and the one line are the same."""
-    with program(tmp_path, surface, inside, grace=1.0 if forced else 60.0) as process:
+    with program(tmp_path, surface, inside, grace=1.0 if forced else 600.0) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=300)
 
     assert process.returncode == 128 + number, err
     assert out.count("\n") == 1
