@@ -73,10 +73,10 @@ def amend_sealed(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]],
         CorruptError: If the document was changed otherwise.
     """
     while True:
-        before = find_json(path)
-        known = read_sealed(path, version=version, remedy="remove it") if before else {}
+        known = find_sealed(path, version=version, remedy="remove it")
+        before = None if known is None else sealed(known, version)
         with suppress(ConflictError):
-            swap_json(path, expected=before, document=sealed(change(known), version))
+            swap_json(path, expected=before, document=sealed(change(known or {}), version))
             return
 
 
