@@ -164,7 +164,14 @@ def random_histories(users: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def finish_bundle(folder: Path, role: Role, *, model_id: str = "model", trained_through: str = "2026-01-31") -> Bundle:
+def finish_bundle(
+    folder: Path,
+    role: Role,
+    *,
+    model_id: str = "model",
+    trained_through: str = "2026-01-31",
+    bits_depend_on: Sequence[str] = (),
+) -> Bundle:
     """Write the contract of the graph, vocabularies and canary rows that lie in *folder*."""
     graph = onnx.load(str(BundleLayout(folder).graph)).graph
     names = {TensorProto.INT32: "int32", TensorProto.INT64: "int64", TensorProto.FLOAT: "float32"}
@@ -193,6 +200,7 @@ def finish_bundle(folder: Path, role: Role, *, model_id: str = "model", trained_
         interests=INTERESTS if role is Role.USER else 0,
         trained_through=trained_through,
         files=files,
+        about={"parity": {"bits_depend_on": list(bits_depend_on)}},
     )
     write_bundle(bundle)
     return bundle
@@ -206,7 +214,7 @@ def write_vocabularies(folder: Path) -> None:
         sidecar_of(path).unlink()
 
 
-def make_bundle(folder: Path, role: Role, weights: Weights, **said: str) -> Bundle:
+def make_bundle(folder: Path, role: Role, weights: Weights, **said: Any) -> Bundle:
     """Write a tiny item or user bundle under *folder*; its canary rows hold what NumPy computes."""
     folder.mkdir(parents=True)
     write_vocabularies(folder)
@@ -309,6 +317,7 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
         batch_users: int = 16,
         batch_items: int = 8,
         name: str = "run",
+        date: str = "2026-02-01",
     ) -> Run:
         profile = resolve_profile(
             "cpu",
@@ -325,7 +334,7 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
         run = Run(
             folder=tmp_path / name,
             run_key="",
-            date="2026-02-01",
+            date=date,
             now=1_769_990_400,
             inputs="0" * 64,
             user_id="int64",

@@ -1,0 +1,272 @@
+"""An earlier night as a cache: whose encoded input is unchanged keeps the vectors that were computed from it.
+
+A vector depends on its row's encoded input, the bundle and the execution profile, and on nothing else. All three lie
+beside it in a run, so a run is asked and not a release: rows are compared number for number, and a night that was
+refused, withdrawn or never published serves as well. No file says whether a row was kept or computed.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artifacts.bundle import Bundle
+from artifacts.errors import CorruptError, NightrecError, StaleRunError
+from artifacts.fields import DAY
+from artifacts.layout import RootLayout
+from artifacts.run import RUN_KEY, Run
+from artifacts.store import names_in
+from artifacts.tables import is_done, opening_arrow, verify_file
+from batch.session import Arrays, Session
+from batch.shards import inputs_digest
+from batch.towers import Batch, UserVectors, encode_users, user_columns
+from features.encode import places, user_inputs
+
+LOOKS = 7  # runs that are looked at, newest first
+SPAN_BATCHES = 16  # a span has at most as many rows as so many batches, however few of them are computed
+
+
+class NotRepeatedError(NightrecError):
+    """A kept row, computed once more, has other bits: nothing of the earlier run can be used here."""
+
+
+def earlier_runs(root: Path, run: Run) -> tuple[Run, ...]:
+    """Find other runs, of the date or before it and newest first, whose rows may be computed as those of *run* are.
+
+    They have its execution profile and its shards; which bundle a file of theirs is from is asked when it is opened.
+    """
+    return tuple(
+        other
+        for other in islice(_runs_before(root, run), LOOKS)
+        if (other.profile, other.shards, other.item_shards, other.user_id, other.item_id)
+        == (run.profile, run.shards, run.item_shards, run.user_id, run.item_id)
+    )
+
+
+def _runs_before(root: Path, run: Run) -> Iterator[Run]:
+    layout = RootLayout(root)
+    days = [name for name in names_in(layout.runs) if DAY.fullmatch(name) and name <= run.date]
+    for day in reversed(days):
+        for key in names_in(layout.runs / day):
+            if not RUN_KEY.fullmatch(key) or key == run.run_key:
+                continue
+            try:
+                other = Run.read(layout.run(day, key).folder)
+            except (StaleRunError, CorruptError):
+                continue  # half removed, or damaged: what it would save is computed
+            yield other
+
+
+def keeps_bits(bundle: Bundle) -> bool:
+    """Whether a row of *bundle*'s graph has the same bits at every place of a batch, as its exporter found.
+
+    Kept rows leave their places to others: where a bit depends on the place, every row is computed.
+    """
+    figures = bundle.about.get("parity", {})
+    return "positions" not in figures.get("bits_depend_on", ["positions"])
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A record batch of an earlier shard: what the graph was told of each user, and what it gave.
+
+    Attributes:
+        user_ids: [n], ascending.
+        inputs: The graph's inputs and ``history_length``, each with n rows.
+        vectors: float32 [sum of counts, d], user after user.
+        counts: int64 [n].
+    """
+
+    user_ids: pa.Array
+    inputs: Arrays
+    vectors: np.ndarray
+    counts: np.ndarray
+
+    def rows(self, users: np.ndarray) -> np.ndarray:
+        """Give the rows of ``vectors`` of some *users*, row numbers, user after user."""
+        return _ragged((np.cumsum(self.counts) - self.counts)[users], self.counts[users])
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Neighbouring rows of ``histories``, of which some are computed, in one batch, and the others are kept.
+
+    Attributes:
+        rows: All of them.
+        batch: The rows to compute and, behind them, *checked* kept ones; None if there are none.
+        sources: Where kept rows are kept.
+        source: int [n], which of *sources*; -1 for a row that is computed.
+        user: int [n], the user's row in its source.
+        checked: Rows of the span that are kept and computed nevertheless, to be compared.
+    """
+
+    rows: pa.RecordBatch
+    batch: Batch | None
+    sources: tuple[Told, ...]
+    source: np.ndarray
+    user: np.ndarray
+    checked: np.ndarray
+
+
+def computed(batch: Batch) -> Span:
+    """A span that keeps nothing."""
+    nowhere = np.full(batch.rows.num_rows, -1)
+    return Span(batch.rows, batch, (), nowhere, nowhere, np.empty(0, np.int64))
+
+
+def spans_of(session: Session, batches: Iterator[pa.RecordBatch], earlier: "EarlierShard | None") -> Iterator[Span]:
+    """Cut rows of ``histories`` into spans; without an *earlier* shard each is one batch, every row of it computed."""
+    if earlier is None:
+        yield from map(computed, encode_users(session, batches))
+        return
+    for rows in batches:
+        yield from earlier.spans(rows)
+
+
+def joined(span: Span, found: UserVectors) -> UserVectors:
+    """Lay the vectors *found* for a span's batch among the kept ones, in the order of the span's rows.
+
+    Raises:
+        NotRepeatedError: If a row that was checked has other bits than were kept.
+    """
+    if not span.sources:
+        return found
+    new = span.source < 0
+    counts = np.zeros(len(new), np.int32)
+    counts[new] = found.counts[: int(new.sum())]
+    kept = [(told, span.source == number) for number, told in enumerate(span.sources)]
+    for told, here in kept:
+        counts[here] = told.counts[span.user[here]]
+    vectors = np.empty((int(counts.sum()), found.vectors.shape[1]), np.float32)
+    fresh = int(counts[new].sum())
+    vectors[np.repeat(new, counts)] = found.vectors[:fresh]
+    for told, here in kept:
+        vectors[np.repeat(here, counts)] = told.vectors[told.rows(span.user[here])]
+    _require_repeated(span, vectors, counts, UserVectors(found.vectors[fresh:], found.counts[int(new.sum()) :]))
+    return UserVectors(vectors, counts)
+
+
+def _require_repeated(span: Span, vectors: np.ndarray, counts: np.ndarray, again: UserVectors) -> None:
+    starts = np.cumsum(counts) - counts
+    kept = vectors[_ragged(starts[span.checked], counts[span.checked])]
+    if not np.array_equal(counts[span.checked], again.counts) or kept.tobytes() != again.vectors.tobytes():
+        raise NotRepeatedError("a kept user, computed once more, has other vectors")
+
+
+def _ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.repeat(starts, lengths) + places(lengths.astype(np.int64))
+
+
+class EarlierShard:
+    """A shard of an earlier run, read once, as its users are asked for; made by :func:`opening_earlier`."""
+
+    def __init__(self, session: Session, batches: Iterator[Told]) -> None:
+        """Take *batches* in order, each as late as it can be."""
+        self._session = session
+        self._batches = batches
+        self._window: deque[Told] = deque()
+
+    def spans(self, rows: pa.RecordBatch) -> Iterator[Span]:
+        """Cut the next record batch of tonight's shard into spans of one batch each.
+
+        The last one's batch is filled up with kept rows, which are computed and compared: where the same profile gave
+        other bits, nothing is kept.
+        """
+        inputs, size = _told_now(self._session, rows), self._session.rows
+        sources, source, user = self._find(rows.column("user_id"), inputs)
+        new = np.flatnonzero(source < 0)
+        start, done = 0, 0
+        while start < rows.num_rows:
+            stop = min(start + SPAN_BATCHES * size, rows.num_rows)
+            if done + size < len(new):
+                stop = min(stop, int(new[done + size]))
+            here = new[done : np.searchsorted(new, stop)]
+            spare = size - len(here) if stop == rows.num_rows else 0
+            checked = start + np.flatnonzero(source[start:stop] >= 0)[:spare]
+            batch = self._batch(rows, inputs, np.concatenate([here, checked]))
+            part = slice(start, stop)
+            yield Span(rows.slice(start, stop - start), batch, sources, source[part], user[part], checked - start)
+            start, done = stop, done + len(here)
+
+    def _batch(self, rows: pa.RecordBatch, inputs: Arrays, users: np.ndarray) -> Batch | None:
+        if not len(users):
+            return None
+        said = rows.select(["user_id", "history_length"]).take(pa.array(users))
+        return Batch(said, {name: array[users] for name, array in inputs.items() if name != "history_length"})
+
+    def _find(self, user_ids: pa.Array, inputs: Arrays) -> tuple[tuple[Told, ...], np.ndarray, np.ndarray]:
+        """Find who of *user_ids* was told the same before; gives the sources, and for each user which and where."""
+        self._move(user_ids)
+        source, user = np.full(len(user_ids), -1), np.full(len(user_ids), -1)
+        for number, told in enumerate(self._window):
+            where = pc.index_in(user_ids, value_set=told.user_ids)
+            here = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
+            there = where.drop_null().to_numpy()
+            for name, array in inputs.items():
+                same = told.inputs[name][there] == array[here]
+                same = same.all(axis=1) if same.ndim > 1 else same
+                here, there = here[same], there[same]
+            source[here], user[here] = number, there
+        return tuple(self._window), source, user
+
+    def _move(self, user_ids: pa.Array) -> None:
+        """Let go of what lies before the first of *user_ids*, and take what reaches to the last."""
+        if not len(user_ids):
+            return
+        first, last = user_ids[0].as_py(), user_ids[-1].as_py()
+        while self._window and self._window[0].user_ids[-1].as_py() < first:
+            self._window.popleft()
+        while not self._window or self._window[-1].user_ids[-1].as_py() < last:
+            told = next(self._batches, None)
+            if told is None:
+                return
+            if told.user_ids[-1].as_py() >= first:
+                self._window.append(told)
+
+
+def _told_now(session: Session, rows: pa.RecordBatch) -> Arrays:
+    """What the graph is told of all of *rows*, and ``history_length``, by which a user is cold."""
+    spec, role = session.bundle.spec, session.bundle.role
+    inputs: Arrays = dict(user_inputs(rows, spec, role, rows.num_rows))
+    return {**inputs, "history_length": rows.column("history_length").to_numpy()}
+
+
+@contextmanager
+def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterator[EarlierShard | None]:
+    """Open the newest of *runs* that finished this shard with this bundle; None if there is none.
+
+    Every byte is checked first. A file that is changed is as good as none: what it would save is computed.
+    """
+    for run in runs if keeps_bits(session.bundle) else ():
+        histories, interests = run.layout.histories(shard, run.shards), run.layout.interests(shard, run.shards)
+        try:
+            if not is_done(interests, inputs_digest(run, [session.bundle], [histories])):
+                continue
+            verify_file(histories)
+            verify_file(interests)
+        except (StaleRunError, CorruptError):
+            continue
+        with (
+            opening_arrow(histories, columns=user_columns(session)) as told,
+            opening_arrow(interests, columns=["user_id", "vectors"]) as given,
+        ):
+            yield EarlierShard(session, _read(session, told, given))
+            return
+    yield None
+
+
+def _read(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatchFileReader) -> Iterator[Told]:
+    for number in range(told.num_record_batches):
+        rows, results = told.get_batch(number), given.get_batch(number)
+        if not rows.column("user_id").equals(results.column("user_id")):
+            raise NotRepeatedError("an earlier run's vectors are not of the users of its histories")
+        lists = results.column("vectors")
+        vectors = lists.flatten().flatten().to_numpy().reshape(-1, session.bundle.width)
+        counts = pc.list_value_length(lists).to_numpy().astype(np.int64)
+        yield Told(rows.column("user_id"), _told_now(session, rows), vectors, counts)
