@@ -15,6 +15,7 @@
 """
 
 import errno
+import traceback
 from collections.abc import Sequence
 
 
@@ -90,13 +91,23 @@ _MACHINE = frozenset(
 
 
 def trouble_of(error: Exception) -> NightrecError | None:
-    """Say in our words what the machine lacks: memory, disk, rights, descriptors; None if *error* is something else."""
+    """Say in our words what the machine lacks: memory, threads, disk, rights, descriptors; None for another *error*."""
     again = "what is finished stays: put that right and run the same command again"
-    if isinstance(error, MemoryError):
+    no_thread = isinstance(error, RuntimeError) and str(error) == "can't start new thread"  # it has no kind of its own
+    if isinstance(error, MemoryError) or no_thread:
+        lacking = "memory, or the number of threads allowed," if no_thread else "memory"
         return NightrecError(
-            f"memory does not suffice ({str(error) or 'an allocation failed'}); {again}, or with less at once"
+            f"{lacking} does not suffice ({str(error) or 'an allocation failed'}); {again}, or with less at once"
         )
     if isinstance(error, OSError) and error.errno in _MACHINE:
         where = f"{error.filename}: " if error.filename else ""
         return NightrecError(f"{where}{(error.strerror or '').lower()}; {again}")
     return None
+
+
+def told_by_worker(error: Exception) -> Exception:
+    """Make of an *error* what any other process can read: as it was where it is ours, else its traceback as text."""
+    if isinstance(error, NightrecError):
+        return error
+    text = "".join(traceback.format_exception(error))
+    return trouble_of(error) or RuntimeError(f"in a worker process:\n{text}")

@@ -15,10 +15,11 @@ from artifacts.errors import NightrecError, trouble_of
         (OSError(errno.EMFILE, "Too many open files", "/store/y"), "/store/y: too many open files"),
         (PermissionError(errno.EACCES, "Permission denied", "/store/z"), "/store/z: permission denied"),
         (MemoryError(), r"memory does not suffice \(an allocation failed\)"),
+        (RuntimeError("can't start new thread"), r"threads allowed, does not suffice \(can't start new thread\)"),
     ],
 )
 def test_what_the_machine_lacks_may_be_tried_again(error: Exception, words: str) -> None:
-    """Disk, rights, descriptors and memory are named in one line, with code 1."""
+    """Disk, rights, descriptors, memory and threads are named in one line, with code 1."""
     trouble = trouble_of(error)
 
     assert isinstance(trouble, NightrecError)
@@ -27,7 +28,9 @@ def test_what_the_machine_lacks_may_be_tried_again(error: Exception, words: str)
         raise trouble
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), OSError("of another library"), FileNotFoundError(errno.ENOENT, "no")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RuntimeError("x"), OSError("of another"), FileNotFoundError(errno.ENOENT, "no")]
+)
 def test_a_mistake_of_ours_is_no_trouble_of_the_machine(error: Exception) -> None:
     """What nobody foresaw is told as such."""
     assert trouble_of(error) is None
