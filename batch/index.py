@@ -6,7 +6,7 @@
 (pairs of nprobe and recall on the half that chose), ``imbalance`` (1 is even) and ``counts``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
 from pathlib import Path
@@ -27,7 +27,7 @@ from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_fi
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
-from batch.retrieve import Index, gather_vectors, most_of, read_ivf, require_searchable, search
+from batch.retrieve import Index, gather_vectors, most_of, open_index, read_ivf, require_searchable, search
 from batch.session import Session, open_session
 from batch.shards import inputs_digest, nothing, require_bundle
 from batch.towers import UserVectors, vectors_of
@@ -67,23 +67,26 @@ def build_index(
     user: Bundle,
     options: IndexOptions,
     *,
+    earlier: Sequence[Run] = (),
     device: str = "cpu",
     threads: int = 0,
     advance: Callable[[int], None] = nothing,
 ) -> StepResult:
-    """Build the index of tonight's items.
+    """Build the index of tonight's items; nprobe is chosen anew every night.
 
     Args:
         run: Its step ``items`` is done.
         user: The user bundle, verified; its vectors of the sample choose nprobe.
         options: How to build.
+        earlier: From :func:`batch.earlier.earlier_runs`: where the same vectors were indexed, centroids and lists are
+            kept, which no byte depends on.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Threads of one operator of the user graph; 0 takes all. FAISS takes those of the run's profile.
         advance: Told how many items were indexed, once.
 
     Returns:
         Counts: ``indexed``, and the items left out, each for its first reason: ``ineligible``, ``no_signal``,
-        ``nan_vectors`` (or Inf), ``zero_vectors``.
+        ``nan_vectors`` (or Inf), ``zero_vectors``; and ``kept_lists``, if lists were kept.
 
     Raises:
         UsageError: If an option cannot be, or the items do not allow it.
@@ -94,8 +97,7 @@ def build_index(
     require_bundle(run, user)
     _require_options(run, options, chosen.name)
     layout = run.layout
-    items = [layout.items(shard, run.item_shards) for shard in range(run.item_shards)]
-    inputs = inputs_digest(run, [user], [layout.catalogue, layout.sample, *items], **asdict(options))
+    inputs = _inputs(run, user, options)
     outputs = (layout.index.ivf, layout.index.items, layout.index.parameters)
     with exclusive(layout.index.folder / ".lock"):
         if all(is_done(path, inputs) for path in outputs):
@@ -104,16 +106,41 @@ def build_index(
         item_ids = _ids(run, catalogue)
         rows, vectors, counts = _select(run, catalogue, item_ids)
         faiss_threads = run.profile["faiss_threads"]
-        ivf, trained_on = train(vectors, options, threads=faiss_threads, device=chosen.name)
+        kept = _kept_index(earlier, user, options, vectors)
+        ivf = kept or train(vectors, options, threads=faiss_threads, device=chosen.name)
         index = Index(ivf, rows, vectors, 1, faiss_threads, most_of(chosen.name))
         session = open_session(user, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
         users = _encode_sample(run, session)
         tuned = tune(index, users.vectors, users.counts, options)
         ivf.nprobe = tuned["nprobe"]
+        trained_on = training_rows(len(vectors), options)
         said = {"counts": counts, "trained_on": trained_on, "seed": options.seed, "type": options.type, **tuned}
         _write(run, index, item_ids, said, inputs)
     advance(len(rows))
-    return StepResult("index", 1, 0, len(rows), counts)
+    return StepResult("index", 1, 0, len(rows), {**counts, "kept_lists": ivf.nlist} if kept else counts)
+
+
+def _inputs(run: Run, user: Bundle, options: IndexOptions) -> str:
+    items = [run.layout.items(shard, run.item_shards) for shard in range(run.item_shards)]
+    return inputs_digest(run, [user], [run.layout.catalogue, run.layout.sample, *items], **asdict(options))
+
+
+def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vectors: np.ndarray) -> Any:
+    """Find the index that an *earlier* run of the same profile built of these *vectors*; None if there is none.
+
+    Every byte of it is checked, and of the items it was built of; one that is changed is as good as none.
+    """
+    for run in earlier:
+        try:
+            if not is_done(run.layout.index.ivf, _inputs(run, user, options)):
+                continue
+            item_ids = read_table(run.layout.catalogue)["item_id"].combine_chunks()
+            index = open_index(run, item_ids, device="cpu")
+        except (StaleRunError, CorruptError):
+            continue
+        if np.array_equal(index.vectors.view(np.int32), vectors.view(np.int32)):
+            return index.ivf
+    return None
 
 
 def _encode_sample(run: Run, session: Session) -> UserVectors:
@@ -184,7 +211,13 @@ def lists_for(items: int, lists: int = 0) -> int:
     return 1 if items < ONE_LIST_BELOW else min(4 * isqrt(items), items // TRAIN_OF_LIST)
 
 
-def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: str = "cpu") -> tuple[Any, int]:
+def training_rows(items: int, options: IndexOptions) -> int:
+    """Say how many of *items* vectors centroids (and PQ codes) are trained on."""
+    wanted = lists_for(items, options.lists) * TRAIN_OF_LIST
+    return min(items, max(wanted, LEAST_OF_LIST * PQ_CODES if options.type == "PQ" else 0))
+
+
+def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: str = "cpu") -> Any:
     """Build an IVF of *vectors*, float32 [n, d], all finite; the same arguments give the same bytes.
 
     Args:
@@ -194,7 +227,7 @@ def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: s
         device: ``gpu`` builds there and copies the index back.
 
     Returns:
-        The index, on the CPU, and how many vectors it was trained on.
+        The index, on the CPU.
 
     Raises:
         UsageError: If there are too few vectors for the lists or for PQ.
@@ -208,16 +241,15 @@ def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: s
     ivf = _empty(width, lists, options.type)
     ivf.cp.seed = options.seed
     ivf.cp.min_points_per_centroid = 1  # FAISS warns on stderr; `lists_for` has refused already
-    wanted = max(lists * TRAIN_OF_LIST, LEAST_OF_LIST * PQ_CODES if options.type == "PQ" else 0)
     sample = vectors
-    if wanted < items:
+    if (wanted := training_rows(items, options)) < items:
         sample = vectors[np.sort(np.random.default_rng(options.seed).choice(items, wanted, replace=False))]
     built = ivf
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
         built = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
     built.train(sample)
     built.add(vectors)
-    return (faiss.index_gpu_to_cpu(built) if device == "gpu" else built), len(sample)
+    return faiss.index_gpu_to_cpu(built) if device == "gpu" else built
 
 
 def _empty(width: int, lists: int, kind: str) -> Any:

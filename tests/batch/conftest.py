@@ -318,6 +318,7 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
         batch_items: int = 8,
         name: str = "run",
         date: str = "2026-02-01",
+        index_type: str = "Flat",
     ) -> Run:
         profile = resolve_profile(
             "cpu",
@@ -325,7 +326,7 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
             batch_items=batch_items,
             batch_lists=batch_users,
             faiss_threads=1,
-            index_type="Flat",
+            index_type=index_type,
         )
         bundles = {
             str(bundle.role): {"model_id": bundle.model_id, "bundle_id": bundle.bundle_id}

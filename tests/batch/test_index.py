@@ -35,7 +35,7 @@ def clustered(items: int, *, seed: int = 0, width: int = WIDTH) -> np.ndarray:
 
 
 def index_of(vectors: np.ndarray, options: IndexOptions) -> Index:
-    ivf, _ = train(vectors, options, threads=1)
+    ivf = train(vectors, options, threads=1)
     return Index(ivf, np.arange(len(vectors), dtype=np.int32), vectors, 1, 1)
 
 
@@ -153,7 +153,7 @@ from batch.index import IndexOptions, train
 rng = np.random.default_rng(1)
 vectors = rng.standard_normal((11000, 8), dtype=np.float32)
 for kind in ("Flat", "SQ8", "PQ"):
-    index, _ = train(vectors, IndexOptions(type=kind, lists=16), threads=1)
+    index = train(vectors, IndexOptions(type=kind, lists=16), threads=1)
     print(hashlib.sha256(faiss.serialize_index(index).tobytes()).hexdigest())
 """
 
@@ -312,7 +312,7 @@ def test_an_index_that_reads_back_otherwise_is_not_finished(
     prepared: Run, user_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the file answers otherwise than the index in memory, the step fails, and nothing counts as finished."""
-    other = train(clustered(37), IndexOptions(), threads=1)[0]
+    other = train(clustered(37), IndexOptions(), threads=1)
     monkeypatch.setattr("batch.index.read_ivf", lambda path: other)
 
     with pytest.raises(CorruptError, match=r"ivf\.faiss: read back, it answers otherwise"):

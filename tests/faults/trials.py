@@ -61,10 +61,10 @@ def poor_index() -> Iterator[None]:
     train = index.train
 
     def on_noise(vectors: np.ndarray, *arguments: Any, **options: Any) -> Any:
-        ivf, _ = train(np.random.default_rng(1).normal(size=vectors.shape).astype(np.float32), *arguments, **options)
+        ivf = train(np.random.default_rng(1).normal(size=vectors.shape).astype(np.float32), *arguments, **options)
         ivf.reset()
         ivf.add(vectors)
-        return ivf, len(vectors)
+        return ivf
 
     with mock.patch.object(index, "train", on_noise), mock.patch.object(index, "_choose_nprobe", return_value=(1, {})):
         yield

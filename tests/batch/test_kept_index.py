@@ -1,0 +1,85 @@
+"""An index kept from an earlier run: lists as they were, nprobe chosen anew, the bytes of a full night."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from artifacts import schemas
+from artifacts.bundle import Bundle
+from artifacts.layout import sidecar_of
+from artifacts.run import Run
+from artifacts.tables import writing_table
+from batch import index as step
+from batch.index import IndexOptions, build_index
+
+ITEMS, WIDTH = 12_000, 8  # of which six in seven are indexed: as many as PQ needs
+MakeRun = Callable[..., Run]
+
+
+def night(make_run: MakeRun, tiny: ModuleType, name: str, vectors: np.ndarray, *, users: int = 60, kind: str) -> Run:
+    """A run whose items have these *vectors*, and whose sample are so many users."""
+    run = make_run(items=len(vectors), name=name, index_type=kind)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schemas.vector_of(WIDTH))
+    items = pa.table({"item_id": tiny.catalogue_of(len(vectors))["item_id"], "vector": lists})
+    user_ids, inputs = tiny.shard_users(users, 0)
+    sample = tiny.history_rows(inputs, user_ids)
+    for path, rows in ((run.layout.items(0, 1), items), (run.layout.sample, sample)):
+        with writing_table(path, rows.schema, metadata={}, inputs="") as writer:
+            writer.write(rows)
+    return run
+
+
+def files(run: Run) -> list[bytes]:
+    layout = run.layout.index
+    return [path.read_bytes() for path in (layout.ivf, layout.items, layout.parameters)]
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(2)
+    return (rng.standard_normal((ITEMS, WIDTH)) * rng.uniform(0.5, 2, (ITEMS, 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["Flat", "SQ8", "PQ"])
+def test_a_kept_index_has_the_bytes_of_one_that_is_built(make_run, tiny, user_bundle, monkeypatch, vectors, kind):
+    """Other users tonight, the same items: nothing is trained, nprobe and recall are tonight's, and bytes are equal."""
+    options = IndexOptions(type=kind, lists=24, recall_k=10)
+    before = night(make_run, tiny, "before", vectors, users=10, kind=kind)
+    kept, full = (night(make_run, tiny, name, vectors, users=300, kind=kind) for name in ("kept", "full"))
+    build_index(before, user_bundle, options, threads=1)
+    built = build_index(full, user_bundle, options, threads=1)
+
+    monkeypatch.setattr(step, "train", None)
+    result = build_index(kept, user_bundle, options, earlier=[before], threads=1)
+
+    assert files(kept) == files(full)
+    assert files(kept)[2] != files(before)[2]  # recall is of tonight's users
+    assert result.counts == {**built.counts, "kept_lists": 24}
+
+
+@pytest.mark.parametrize("what", ["an item's last bit", "ivf.faiss", "its sidecar", "items", "options"])
+def test_another_or_a_damaged_index_is_not_kept(make_run, tiny, user_bundle: Bundle, vectors, what):
+    """One bit of one vector, one byte of a file or another option: the index is built, to the bytes of a full night."""
+    options = IndexOptions(lists=24, recall_k=10)
+    old = vectors.copy()
+    if what == "an item's last bit":
+        old[8_000, 3] = np.nextafter(old[8_000, 3], np.float32(9))
+    before = night(make_run, tiny, "before", old, kind="Flat")
+    kept, full = (night(make_run, tiny, name, vectors, kind="Flat") for name in ("kept", "full"))
+    build_index(before, user_bundle, IndexOptions(lists=12, recall_k=10) if what == "options" else options, threads=1)
+    build_index(full, user_bundle, options, threads=1)
+    layout = before.layout
+    damaged = {"ivf.faiss": layout.index.ivf, "items": layout.items(0, 1)}
+    damaged["its sidecar"] = sidecar_of(layout.index.ivf)
+    if path := damaged.get(what):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    result = build_index(kept, user_bundle, options, earlier=[before], threads=1)
+
+    assert "kept_lists" not in result.counts
+    assert files(kept) == files(full)
