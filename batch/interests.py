@@ -1,6 +1,6 @@
 """The step ``interests``: each user's history and profile to their active interest vectors."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -14,7 +14,7 @@ from artifacts.tables import TableWriter, opening_arrow, verify_file, writing_ta
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
-from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
+from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
 from batch.towers import Batch, UserVectors, encode_users, user_columns, user_vectors
 
 
@@ -25,20 +25,23 @@ def compute_interests(
     *,
     device: str = "cpu",
     threads: int = 0,
-    advance: Callable[[int], None] = nothing,
+    advance: Advance = nothing,
 ) -> StepResult:
-    """Compute the interests of all users of some shards; a shard file in, a shard file out.
+    """Compute the interests of all users of some shards, as :func:`open_interests` does."""
+    return open_interests(run, bundle, device=device, threads=threads)(shards, advance)
+
+
+def open_interests(run: Run, bundle: Bundle, *, device: str = "cpu", threads: int = 0) -> Work:
+    """Open the step: it computes the interests of all users of a shard; a shard file in, a shard file out.
 
     Args:
         run: From ``prepare``.
         bundle: The user bundle, verified.
-        shards: Numbers out of ``range(run.shards)``.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Batches computed side by side; 0 takes all cores.
-        advance: Told how many rows were done, from time to time.
 
     Returns:
-        Counts: ``cold`` users, who have no vectors, and ``vectors``.
+        For shards out of ``range(run.shards)``. Counts: ``cold`` users, who have no vectors, and ``vectors``.
 
     Raises:
         StaleRunError: If the run belongs to another bundle or profile.
@@ -49,13 +52,12 @@ def compute_interests(
     require_bundle(run, bundle)
     layout = run.layout
 
-    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
+    def start() -> OneShard:
         session = open_session(bundle, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
-        return partial(_one_shard, run, session, advance)
+        return partial(_one_shard, run, session)
 
-    return do_shards(
+    return over_shards(
         "interests",
-        shards,
         output=lambda shard: layout.interests(shard, run.shards),
         inputs=lambda shard: inputs_digest(run, [bundle], [layout.histories(shard, run.shards)]),
         start=start,
@@ -63,7 +65,7 @@ def compute_interests(
 
 
 def _one_shard(
-    run: Run, session: Session, advance: Callable[[int], None], task: Task, finishing: ExitStack
+    run: Run, session: Session, task: Task, finishing: ExitStack, advance: Advance
 ) -> Mapping[str, int]:
     schema = schemas.interests(run.user_type, session.bundle.width)
     histories = run.layout.histories(task.shard, run.shards)

@@ -1,6 +1,6 @@
 """The step ``items``: tonight's catalogue to one vector an item, in contiguous ranges of catalogue rows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -14,7 +14,7 @@ from artifacts.tables import BATCH_ROWS, TableWriter, opening_arrow, verify_file
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
-from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
+from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
 from batch.towers import Batch, encode_items, item_columns, item_vectors
 
 
@@ -25,20 +25,24 @@ def embed_items(
     *,
     device: str = "cpu",
     threads: int = 0,
-    advance: Callable[[int], None] = nothing,
+    advance: Advance = nothing,
 ) -> StepResult:
-    """Embed ranges of the catalogue: every item, eligible or not, since histories need them all.
+    """Embed some ranges of the catalogue, as :func:`open_items` does."""
+    return open_items(run, bundle, device=device, threads=threads)(shards, advance)
+
+
+def open_items(run: Run, bundle: Bundle, *, device: str = "cpu", threads: int = 0) -> Work:
+    """Open the step: it embeds ranges of the catalogue, every item, eligible or not, since histories need them all.
 
     Args:
         run: From ``prepare``.
         bundle: The item bundle, verified.
-        shards: Numbers out of ``range(run.item_shards)``.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Batches computed side by side; 0 takes all cores.
-        advance: Told how many rows were done, from time to time.
 
     Returns:
-        Counts: ``not_finite`` and ``zero`` vectors, which are written, but which the index must leave out.
+        For shards out of ``range(run.item_shards)``. Counts: ``not_finite`` and ``zero`` vectors, which are written,
+        but which the index must leave out.
 
     Raises:
         StaleRunError: If the run belongs to another bundle or profile.
@@ -49,23 +53,20 @@ def embed_items(
     require_bundle(run, bundle)
     layout = run.layout
 
-    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
+    def start() -> OneShard:
         session = open_session(bundle, rows=run.profile["batch_items"], device=chosen.name, threads=threads)
         verify_file(layout.catalogue)  # once for the group; each shard then reads its own range only
-        return partial(_embed_range, run, session, advance)
+        return partial(_embed_range, run, session)
 
-    return do_shards(
+    return over_shards(
         "items",
-        shards,
         output=lambda shard: layout.items(shard, run.item_shards),
         inputs=lambda _shard: inputs_digest(run, [bundle], [layout.catalogue]),
         start=start,
     )
 
 
-def _embed_range(
-    run: Run, session: Session, advance: Callable[[int], None], task: Task, finishing: ExitStack
-) -> Mapping[str, int]:
+def _embed_range(run: Run, session: Session, task: Task, finishing: ExitStack, advance: Advance) -> Mapping[str, int]:
     schema = schemas.items(run.item_type, session.bundle.width)
     writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
     writer = finishing.enter_context(writing)

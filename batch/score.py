@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -23,7 +23,7 @@ from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.retrieve import require_searchable
 from batch.session import Session, open_session
-from batch.shards import Task, do_shards, inputs_digest, nothing, require_bundle
+from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
 from features.encode import user_inputs
 
 
@@ -35,23 +35,28 @@ def score(
     *,
     device: str = "cpu",
     threads: int = 0,
-    advance: Callable[[int], None] = nothing,
+    advance: Advance = nothing,
 ) -> StepResult:
-    """Make the lists of all users of some shards; a shard file in, a shard file out.
+    """Make the lists of all users of some shards, as :func:`open_score` does."""
+    return open_score(run, ranker, options, device=device, threads=threads)(shards, advance)
+
+
+def open_score(
+    run: Run, ranker: Bundle | None, options: ScoreOptions, *, device: str = "cpu", threads: int = 0
+) -> Work:
+    """Open the step: it makes the lists of all users of a shard; a shard file in, a shard file out.
 
     Args:
         run: Its steps ``index`` and ``interests`` (of these shards) are done.
         ranker: The ranker bundle, verified; without one the retrieval score is the score.
-        shards: Numbers out of ``range(run.shards)``.
         options: What the lists depend on.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Batches searched and ranked side by side; 0 takes all cores. The bytes don't depend on it.
-        advance: Told how many users were done, from time to time.
 
     Returns:
-        Counts: ``users``; ``cold`` users; ``ranked_rows`` and ``fallback_rows``; ``short_lists``, users who are not
-        cold and have fewer than C candidates; ``seen_dropped``, items found and left out since the user had them;
-        ``unfilled``, users with fewer than ``top_n`` rows.
+        For shards out of ``range(run.shards)``. Counts: ``users``; ``cold`` users; ``ranked_rows`` and
+        ``fallback_rows``; ``short_lists``, users who are not cold and have fewer than C candidates; ``seen_dropped``,
+        items found and left out since the user had them; ``unfilled``, users with fewer than ``top_n`` rows.
 
     Raises:
         UsageError: If an option cannot be.
@@ -73,17 +78,16 @@ def score(
     common = [layout.catalogue, layout.popular, index.ivf, index.items, *items]
     digest = document_digest(asdict(options))
 
-    def start() -> Callable[[Task, ExitStack], Mapping[str, int]]:
+    def start() -> OneShard:
         shop = open_shop(run, options, ranker, chosen.name)
         session = None
         if ranker is not None:
             session = open_session(ranker, rows=run.profile["batch_lists"], device=chosen.name, threads=threads)
         workers = session.workers if session else 1 if chosen.name == "gpu" else threads or len(os.sched_getaffinity(0))
-        return partial(_one_shard, run, shop, session, workers, advance)
+        return partial(_one_shard, run, shop, session, workers)
 
-    return do_shards(
+    return over_shards(
         "score",
-        shards,
         output=lambda shard: layout.scores(shard, run.shards),
         inputs=lambda shard: inputs_digest(run, bundles, [*common, *_tables(run, ranker, shard)], options=digest),
         start=start,
@@ -101,9 +105,9 @@ def _one_shard(
     shop: Shop,
     session: Session | None,
     workers: int,
-    advance: Callable[[int], None],
     task: Task,
     finishing: ExitStack,
+    advance: Advance,
 ) -> Mapping[str, int]:
     tables = _tables(run, session.bundle if session else None, task.shard)
     schema = schemas.scores(run.user_type, run.item_type)

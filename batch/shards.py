@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from artifacts.bundle import Bundle
@@ -18,6 +19,8 @@ from batch.overlap import writing_behind
 
 # Opened for a part of a step with its name and its rows, as far as they are known; gives what is told of rows done.
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+Advance = Callable[[int], None]  # told how many rows were done, from time to time
+Work = Callable[[Sequence[int], Advance], StepResult]  # an open step: does those of some shards that are not done
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Task:
     shard: int
     path: Path
     inputs: str
+
+
+OneShard = Callable[[Task, ExitStack, Advance], Mapping[str, int]]
 
 
 def nothing(_rows: int) -> None:
@@ -82,43 +88,48 @@ def inputs_digest(run: Run, bundles: Sequence[Bundle], files: Sequence[Path], **
     )
 
 
-def do_shards(
-    step: str,
-    shards: Sequence[int],
-    *,
-    output: Callable[[int], Path],
-    inputs: Callable[[int], str],
-    start: Callable[[], Callable[[Task, ExitStack], Mapping[str, int]]],
-) -> StepResult:
-    """Do those of *shards* that are not done.
+def over_shards(
+    step: str, *, output: Callable[[int], Path], inputs: Callable[[int], str], start: Callable[[], OneShard]
+) -> Work:
+    """Open a step: what is given does those of the shards it is called with that are not done.
 
     Two processes may be given the same shards: each shard has a lock, and who comes second finds it done.
 
     Args:
         step: Name for the result.
-        shards: Numbers of the shards asked for.
         output: Number to the file that holds the shard.
         inputs: Number to the digest of what it is computed from.
-        start: Loads what the whole group needs, once and only if something is to do; returns the function that
-            computes one shard and returns its counts, ``"rows"`` among them. It enters what finishes the file into
-            the stack it is given: the stack is closed, and so the last rows are compressed and the file is flushed
-            and named, while the next shard is computed.
+        start: Loads what all shards need, once and only if something is to do; returns the function that computes
+            one shard and returns its counts, ``"rows"`` among them. It enters what finishes the file into the stack
+            it is given: the stack is closed, and so the last rows are compressed and the file is flushed and named,
+            while the next shard is computed.
 
-    Raises:
-        StaleRunError: If an input is not finished.
+    Returns:
+        It raises :class:`StaleRunError` if an input is not finished.
     """
+    return partial(_do_shards, step, output, inputs, cache(start))
+
+
+def _do_shards(
+    step: str,
+    output: Callable[[int], Path],
+    inputs: Callable[[int], str],
+    start: Callable[[], OneShard],
+    shards: Sequence[int],
+    advance: Advance,
+) -> StepResult:
     give_back_what_is_freed()
     forget_peak()
     tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
     counts: Counter[str] = Counter()
     spans: list[Span] = []
-    skipped, work = 0, None
+    skipped = 0
     with writing_behind(ExitStack.close, depth=1) as finish:
         for task in tasks:
             if is_done(task.path, task.inputs):
                 skipped += 1
                 continue
-            work = work or start()
+            compute = start()
             with ExitStack() as stack:
                 stack.enter_context(exclusive(task.path.with_name(f".{task.path.name}.lock")))
                 if is_done(task.path, task.inputs):
@@ -126,7 +137,7 @@ def do_shards(
                     continue
                 sweep_staged_files(task.path)
                 began, clock = time.time(), time.monotonic()
-                counted = work(task, stack)
+                counted = compute(task, stack, advance)
                 seconds = round(time.monotonic() - clock, 3)
                 spans.append(Span(task.shard, round(began, 3), seconds, counted["rows"], peak_memory()))
                 counts.update(counted)

@@ -46,6 +46,7 @@ _EXTRAS = {
     "onnxscript": "train",
     "onnxruntime": "cpu",
     "faiss": "cpu",
+    "ray": "ray",
 }
 _NOT_SAID = threading.Lock()  # taken by whoever says that this process was stopped
 _REASONS = 3  # gates that an answer names; standard error and the record have all

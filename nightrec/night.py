@@ -92,6 +92,9 @@ RunKey = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes, instead of the config's night.workers.")
 ]
+Engine = Annotated[
+    Literal["local", "ray"] | None, typer.Option("--engine", help="Instead of the config's night.engine.")
+]
 Override = Annotated[
     str | None, typer.Option("--override", help="Publish in spite of a failed gate; say why.", callback=_reason)
 ]
@@ -107,19 +110,22 @@ Channel = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
-def configured(path: Path, *, device: str | None = None, workers: int | None = None) -> "Config":
-    """Read the config, with what the command line says in place of it."""
+def configured(path: Path, **night: str | int | None) -> "Config":
+    """Read the config; keys of *night* that the command line says are in place of it."""
     from nightrec.config import read_config
 
     config = read_config(path)
-    said = {key: value for key, value in (("device", device), ("workers", workers)) if value is not None}
+    if (night.get("engine") or config.night.engine) != "local":
+        config = read_config(path.absolute())  # other machines don't begin in this folder
+    said = {key: value for key, value in night.items() if value is not None}
     return config.model_copy(update={"night": config.night.model_copy(update=said)})
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of the command line
     *,
     config: ConfigPath,
     date: NewestDate = None,
+    engine: Engine = None,
     workers: Workers = None,
     device: DeviceName = None,
     override: Override = None,
@@ -128,10 +134,10 @@ def run(
     channel: Channel = "LATEST",
     json: Json = False,
 ) -> None:
-    """Do the whole night on this machine: every step in order, none of them twice."""
+    """Do the whole night: every step in order, none of them twice."""
     from nightrec.run import run_night
 
-    read = configured(config, device=device, workers=workers)
+    read = configured(config, device=device, engine=engine, workers=workers)
     day = date or _newest_day(read)
     done: list[Done] = []
 
@@ -184,12 +190,13 @@ def items(
     shard: Shards = None,
     group: Group = None,
     run: RunKey = None,
+    engine: Engine = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Embed the catalogue."""
-    read = configured(config, device=device, workers=workers)
+    read = configured(config, device=device, engine=engine, workers=workers)
     _step("items", read, date, run, shard=shard, group=group, json=json)
 
 
@@ -213,12 +220,13 @@ def interests(
     shard: Shards = None,
     group: Group = None,
     run: RunKey = None,
+    engine: Engine = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Compute the interest vectors of all users."""
-    read = configured(config, device=device, workers=workers)
+    read = configured(config, device=device, engine=engine, workers=workers)
     _step("interests", read, date, run, shard=shard, group=group, json=json)
 
 
@@ -229,12 +237,13 @@ def score(
     shard: Shards = None,
     group: Group = None,
     run: RunKey = None,
+    engine: Engine = None,
     workers: Workers = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> None:
     """Retrieve candidates for every user, and rank them."""
-    read = configured(config, device=device, workers=workers)
+    read = configured(config, device=device, engine=engine, workers=workers)
     _step("score", read, date, run, shard=shard, group=group, json=json)
 
 

@@ -15,8 +15,8 @@ from batch.memory import forget_peak, peak_memory
 from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.dashboards import tell_dashboards
+from nightrec.engines import ready_engine, run_shards
 from nightrec.terminal import progress, say
-from nightrec.workers import groups_of, run_groups
 
 if TYPE_CHECKING:
     from release.publish import Published
@@ -121,9 +121,10 @@ def run_night(
     run, prepared = prepare_run(config, date, seen_future=seen_future)
     done = [prepared]
     told(prepared)
-    for step in steps.MODEL_STEPS:
-        done.append(do_step(step, config, run, shards_of(step, run)))
-        told(done[-1])
+    with ready_engine(config):
+        for step in steps.MODEL_STEPS:
+            done.append(do_step(step, config, run, shards_of(step, run)))
+            told(done[-1])
     done.append(check_run(config, run, override=override, channel=channel))
     told(done[-1])
     published, last = publish_run(config, run, override=override, supersede=supersede, channel=channel)
@@ -204,10 +205,8 @@ def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
     if not shards:
         return Done(step, 0, 0, 0, 0.0)
     watch = _begin()
-    groups = groups_of(shards, config.night.workers)
-    work = partial(steps.MODEL_STEPS[step], config, run, steps.threads_of(config, len(groups)))
     with progress(step, steps.rows_of(step, run, shards)) as advance:
-        result = run_groups(work, groups, advance)
+        result = run_shards(step, config, run, shards, advance)
     return _record(run, result, watch)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -17,13 +18,11 @@ from nightrec.config import Config, semantic
 if TYPE_CHECKING:
     from batch.lists import ScoreOptions
     from batch.profile import Device
-    from batch.shards import Progress
+    from batch.shards import Progress, Work
     from release.publish import Published
     from release.segments import Segments
 
 _NO_BUNDLES = "the night needs a table [bundles] with the keys item and user; make them by `nightrec export`"
-
-Advance = Callable[[int], None]
 
 
 def threads_of(config: Config, processes: int) -> int:
@@ -119,36 +118,43 @@ def prepare(config: Config, day: str, seen_future: str, progress: "Progress") ->
     return prepare_run(config.root, request, progress=progress)
 
 
-def items(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``items`` for some ranges of the catalogue."""
-    from batch.items import embed_items
+def items(config: Config, run: Run, threads: int) -> "Work":
+    """Open the step ``items``, for ranges of the catalogue."""
+    from batch.items import open_items
 
-    bundle = tower(config, Role.ITEM)
-    return embed_items(run, bundle, shards, device=config.night.device, threads=threads, advance=advance)
+    return open_items(run, tower(config, Role.ITEM), device=config.night.device, threads=threads)
 
 
-def interests(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``interests`` for some shards of users, and with the first of them for the replay."""
-    from batch.interests import compute_interests
+def interests(config: Config, run: Run, threads: int) -> "Work":
+    """Open the step ``interests``, for shards of users."""
+    from batch.interests import open_interests
 
     bundle = tower(config, Role.USER)
-    if 0 in shards:
-        compute_interests(replay_of(run), bundle, [0], device=config.night.device, threads=threads)
-    return compute_interests(run, bundle, shards, device=config.night.device, threads=threads, advance=advance)
+    return _with_replay(run, partial(open_interests, bundle=bundle, device=config.night.device, threads=threads))
 
 
-def score(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``score`` for some shards of users, and with the first of them for the replay."""
-    from batch.score import score as score_shards
+def score(config: Config, run: Run, threads: int) -> "Work":
+    """Open the step ``score``, for shards of users."""
+    from batch.score import open_score
 
-    ranker, options = bundle_of(config, Role.RANKER), score_options(semantic(config))
-    if 0 in shards:
-        score_shards(replay_of(run), ranker, [0], options, device=config.night.device, threads=threads)
-    return score_shards(run, ranker, shards, options, device=config.night.device, threads=threads, advance=advance)
+    ranker, options, device = bundle_of(config, Role.RANKER), score_options(semantic(config)), config.night.device
+    return _with_replay(run, partial(open_score, ranker=ranker, options=options, device=device, threads=threads))
 
 
-def index(config: Config, run: Run, threads: int, shards: Sequence[int], advance: Advance) -> StepResult:
-    """Do the step ``index``, which has no shards."""
+def _with_replay(run: Run, open_: Callable[[Run], "Work"]) -> "Work":
+    """Open a step for shards of users; with the first of them it is done for the replay too."""
+    work = open_(run)
+
+    def do(shards: Sequence[int], advance: Callable[[int], None]) -> StepResult:
+        if 0 in shards:
+            open_(replay_of(run))([0], lambda rows: None)
+        return work(shards, advance)
+
+    return do
+
+
+def index(config: Config, run: Run, threads: int) -> "Work":
+    """Open the step ``index``, which has no shards."""
     from batch.index import IndexOptions, build_index
 
     options = IndexOptions(
@@ -158,8 +164,8 @@ def index(config: Config, run: Run, threads: int, shards: Sequence[int], advance
         recall_k=config.index.recall_k,
         seed=config.index.seed,
     )
-    bundle = tower(config, Role.USER)
-    return build_index(run, bundle, options, device=config.night.device, threads=threads, advance=advance)
+    build = partial(build_index, run, tower(config, Role.USER), options, device=config.night.device, threads=threads)
+    return lambda shards, advance: build(advance=advance)
 
 
 def score_options(said: Mapping[str, Any]) -> "ScoreOptions":
@@ -175,7 +181,7 @@ def score_options(said: Mapping[str, Any]) -> "ScoreOptions":
     )
 
 
-# Between `prepare` and `check`, in an order that works.
+# Between `prepare` and `check`, in an order that works: each opens its step.
 MODEL_STEPS = {"items": items, "index": index, "interests": interests, "score": score}
 
 

@@ -184,10 +184,12 @@ class Night(Table):
     """Into how many files the catalogue is split."""
     device: Literal["cpu", "gpu", "auto"] = "cpu"
     """Where the models run; ``gpu`` is a GPU or an error."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the workers are: processes of this machine, or of the Ray cluster that ``RAY_ADDRESS`` names."""
     workers: Annotated[Positive, Field(le=1_024)] = 1
-    """Processes on this machine, of which each takes a group of shards."""
+    """Processes that do the shards: each a group of them, or on a cluster one after the other."""
     threads: Annotated[Count, Field(le=1_024)] = 0
-    """Threads of one worker; 0 shares all cores evenly."""
+    """Threads of one worker; 0 shares the cores of a machine evenly."""
     memory: Memory = "4GB"
     """What DuckDB may hold before it spills to disk."""
     batch_users: Few = 256

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -14,7 +13,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.resource_tracker import ensure_running
 from types import FrameType
 
-from artifacts.errors import NightrecError, trouble_of
+from artifacts.errors import NightrecError, told_by_worker
 from artifacts.run import StepResult
 from nightrec.stopping import end_by_force
 
@@ -127,10 +126,8 @@ def _work(work: Callable[..., StepResult], group: Sequence[int], writer: Connect
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     try:
         writer.send(work(group, writer.send))
-    except NightrecError as error:
-        writer.send(error)
     except Exception as error:
-        writer.send(trouble_of(error) or RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+        writer.send(told_by_worker(error))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -39,7 +39,7 @@ main.main()
 STALLS = """
 import time
 from pathlib import Path
-def interests(config, run, threads, shards, advance):
+def interests(config, run, threads):
     Path({gate!r}).touch()
     time.sleep(600)
 """
