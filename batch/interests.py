@@ -11,11 +11,12 @@ from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
 from artifacts.tables import TableWriter, opening_arrow, verify_file, writing_table
+from batch.earlier import EarlierShard, NotRepeatedError, Span, joined, opening_earlier, spans_of
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
-from batch.towers import Batch, UserVectors, encode_users, user_columns, user_vectors
+from batch.towers import UserVectors, user_columns, user_vectors
 
 
 def compute_interests(
@@ -23,25 +24,32 @@ def compute_interests(
     bundle: Bundle,
     shards: Sequence[int],
     *,
+    earlier: Sequence[Run] = (),
     device: str = "cpu",
     threads: int = 0,
     advance: Advance = nothing,
 ) -> StepResult:
     """Compute the interests of all users of some shards, as :func:`open_interests` does."""
-    return open_interests(run, bundle, device=device, threads=threads)(shards, advance)
+    return open_interests(run, bundle, earlier=earlier, device=device, threads=threads)(shards, advance)
 
 
-def open_interests(run: Run, bundle: Bundle, *, device: str = "cpu", threads: int = 0) -> Work:
+def open_interests(
+    run: Run, bundle: Bundle, *, earlier: Sequence[Run] = (), device: str = "cpu", threads: int = 0
+) -> Work:
     """Open the step: it computes the interests of all users of a shard; a shard file in, a shard file out.
+
+    Whose encoded input is what it was in an earlier run keeps the vectors of that run: no byte depends on it.
 
     Args:
         run: From ``prepare``.
         bundle: The user bundle, verified.
+        earlier: From :func:`batch.earlier.earlier_runs`; without them all users are computed.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Batches computed side by side; 0 takes all cores.
 
     Returns:
-        For shards out of ``range(run.shards)``. Counts: ``cold`` users, who have no vectors, and ``vectors``.
+        For shards out of ``range(run.shards)``. Counts: ``cold`` users, who have no vectors, ``vectors``, users whose
+        vectors were ``kept``, and shards ``not_repeated``: a kept user came out otherwise, so all were computed.
 
     Raises:
         StaleRunError: If the run belongs to another bundle or profile.
@@ -54,7 +62,7 @@ def open_interests(run: Run, bundle: Bundle, *, device: str = "cpu", threads: in
 
     def start() -> OneShard:
         session = open_session(bundle, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
-        return partial(_one_shard, run, session)
+        return partial(_one_shard, run, session, earlier)
 
     return over_shards(
         "interests",
@@ -65,30 +73,54 @@ def open_interests(run: Run, bundle: Bundle, *, device: str = "cpu", threads: in
 
 
 def _one_shard(
-    run: Run, session: Session, task: Task, finishing: ExitStack, advance: Advance
+    run: Run,
+    session: Session,
+    earlier: Sequence[Run],
+    task: Task,
+    finishing: ExitStack,
+    advance: Advance,
+) -> Mapping[str, int]:
+    """Write a shard with what an earlier run has of it; if that is not repeated here, once more without."""
+    try:
+        with opening_earlier(session, earlier, task.shard) as before:
+            return _write_shard(run, session, before, task, finishing, advance)
+    except NotRepeatedError:
+        return {**_write_shard(run, session, None, task, finishing, advance), "not_repeated": 1}
+
+
+def _write_shard(
+    run: Run,
+    session: Session,
+    earlier: EarlierShard | None,
+    task: Task,
+    finishing: ExitStack,
+    advance: Advance,
 ) -> Mapping[str, int]:
     schema = schemas.interests(run.user_type, session.bundle.width)
     histories = run.layout.histories(task.shard, run.shards)
     verify_file(histories)
-    writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
-    writer = finishing.enter_context(writing)
-    cold = vectors = 0
-    with (
-        opening_arrow(histories, columns=user_columns(session)) as reader,
-        reading_ahead(encode_users(session, _batches(reader))) as batches,
-        working_side_by_side(partial(_compute, session), batches, workers=session.workers) as results,
-        writing_behind(partial(_write, writer, schema)) as write,
-    ):
-        for batch, found in results:
-            cold += int((found.counts == 0).sum())
-            vectors += len(found.vectors)
-            write((batch.rows, found))
-            advance(batch.rows.num_rows)
-    return {"rows": writer.rows, "cold": cold, "vectors": vectors}
+    cold = vectors = kept = 0
+    with ExitStack() as attempt:
+        writer = attempt.enter_context(writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs))
+        with (
+            opening_arrow(histories, columns=user_columns(session)) as reader,
+            reading_ahead(spans_of(session, _batches(reader), earlier)) as spans,
+            working_side_by_side(partial(_compute, session), spans, workers=session.workers) as results,
+            writing_behind(partial(_write, writer, schema)) as write,
+        ):
+            for span, found in results:
+                cold += int((found.counts == 0).sum())
+                vectors += len(found.vectors)
+                kept += int((span.source >= 0).sum())
+                write((span.rows, found))
+                advance(span.rows.num_rows)
+        finishing.enter_context(attempt.pop_all())
+    return {"rows": writer.rows, "cold": cold, "vectors": vectors, "kept": kept}
 
 
-def _compute(session: Session, batch: Batch) -> tuple[Batch, UserVectors]:
-    return batch, user_vectors(session, batch)
+def _compute(session: Session, span: Span) -> tuple[Span, UserVectors]:
+    nobodys = UserVectors(np.empty((0, session.bundle.width), np.float32), np.empty(0, np.int32))
+    return span, joined(span, user_vectors(session, span.batch) if span.batch else nobodys)
 
 
 def _batches(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:

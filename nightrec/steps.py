@@ -129,8 +129,8 @@ def interests(config: Config, run: Run, threads: int) -> "Work":
     """Open the step ``interests``, for shards of users."""
     from batch.interests import open_interests
 
-    bundle = tower(config, Role.USER)
-    return _with_replay(run, partial(open_interests, bundle=bundle, device=config.night.device, threads=threads))
+    open_ = partial(open_interests, bundle=tower(config, Role.USER), device=config.night.device, threads=threads)
+    return _with_replay(run, lambda one: open_(one, earlier=earlier_of(config, run) if one is run else ()))
 
 
 def score(config: Config, run: Run, threads: int) -> "Work":
@@ -164,8 +164,16 @@ def index(config: Config, run: Run, threads: int) -> "Work":
         recall_k=config.index.recall_k,
         seed=config.index.seed,
     )
-    build = partial(build_index, run, tower(config, Role.USER), options, device=config.night.device, threads=threads)
+    user, earlier, device = tower(config, Role.USER), earlier_of(config, run), config.night.device
+    build = partial(build_index, run, user, options, earlier=earlier, device=device, threads=threads)
     return lambda shards, advance: build(advance=advance)
+
+
+def earlier_of(config: Config, run: Run) -> tuple[Run, ...]:
+    """Find the runs whose vectors and lists may be kept; none where the config wants all computed."""
+    from batch.earlier import earlier_runs
+
+    return earlier_runs(config.root, run) if config.night.keep_unchanged else ()
 
 
 def score_options(said: Mapping[str, Any]) -> "ScoreOptions":

@@ -112,7 +112,6 @@ def test_a_module_does_not_load_what_it_must_not(module: str, forbidden: set[str
 
 
 LONG = {  # what is longer than a function should be, each with the reason
-    "tests/batch/conftest.py::make_run": "it writes each of a run's tables once, which no test wants to see in parts",
     "tests/dags/test_containers.py::test_a_pod_gets_what_the_settings_say": "one pod is compared whole, in one literal",
 }
 

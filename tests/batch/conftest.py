@@ -320,14 +320,8 @@ def make_run(tmp_path: Path, item_bundle: Bundle, user_bundle: Bundle) -> MakeRu
         date: str = "2026-02-01",
         index_type: str = "Flat",
     ) -> Run:
-        profile = resolve_profile(
-            "cpu",
-            batch_users=batch_users,
-            batch_items=batch_items,
-            batch_lists=batch_users,
-            faiss_threads=1,
-            index_type=index_type,
-        )
+        batches = {"batch_users": batch_users, "batch_items": batch_items, "batch_lists": batch_users}
+        profile = resolve_profile("cpu", **batches, faiss_threads=1, index_type=index_type)
         bundles = {
             str(bundle.role): {"model_id": bundle.model_id, "bundle_id": bundle.bundle_id}
             for bundle in (item_bundle, user_bundle)
