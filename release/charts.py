@@ -112,7 +112,7 @@ def flow(stages: Sequence[Sequence[Part]]) -> dict[str, Any]:
     top = 1.0
     for stage, parts in enumerate(stages):
         level = top
-        for place, part in enumerate(part for part in parts if part.count):
+        for place, part in enumerate(part for part in parts if part.count or not stage):
             tall = part.count / total
             label = f"{part.name}\n{part.count:,}"
             nodes.append(

@@ -103,6 +103,8 @@ def publish(
     if objection and override is None:
         raise RefusedError(f"{objection}; to publish all the same, give --override REASON")
     manifest = manifest_of(run, earlier)
+    if not manifest.rows(ReleaseLayout(run.folder).scores.name):
+        raise RefusedError(f"{run.folder}: no user has a recommendation; zero rows are never published")
     layout = RootLayout(root).release(manifest.version)
     moves, note = _may_move(root, pointer, manifest, channel, supersede)
     overrides: list[dict[str, str]] = []
@@ -178,7 +180,6 @@ def manifest_of(run: Run, earlier: Release | None) -> Manifest:
     """Say what *run* would be as a release, after *earlier*; overrides come to it when it is published.
 
     Raises:
-        RefusedError: If there is no row to publish.
         StaleRunError: If a step is not finished.
     """
     files = {
@@ -186,10 +187,7 @@ def manifest_of(run: Run, earlier: Release | None) -> Manifest:
     }
     ids = ("model_id", "bundle_id")
     bundles = {role: {name: said[name] for name in ids} for role, said in sorted(run.bundles.items())}
-    manifest = Manifest(run.date, run.run_key, bundles, earlier.version if earlier else None, files)
-    if not manifest.rows(ReleaseLayout(run.folder).scores.name):
-        raise RefusedError(f"{run.folder}: no user has a recommendation; zero rows are never published")
-    return manifest
+    return Manifest(run.date, run.run_key, bundles, earlier.version if earlier else None, files)
 
 
 def _may_move(

@@ -67,7 +67,8 @@ def _flow(title: str, one: str, stages: Sequence[Sequence[Share]]) -> Chart:
         if place and stages[place - 1][0].count
     )
     table = Table(("of", "what", f"{one}s", "share of all"), [(a, b, c, f"{d:.2%}") for a, b, c, d in rows])
-    return Chart(title, f"{total.count:,} {total.name}. {splits[:1].upper()}{splits[1:]}.", flow(stages), table)
+    says = f"{total.count:,} {total.name}." + (f" {splits[:1].upper()}{splits[1:]}." if splits else "")
+    return Chart(title, says, flow(stages), table)
 
 
 def _interactions(counts: Mapping[str, int], figures: Mapping[str, float]) -> list[list[Share]]:

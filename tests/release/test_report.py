@@ -63,8 +63,8 @@ def test_a_report_answers_in_the_order_in_which_people_ask(night: Callable[..., 
 
     headings = re.findall(r"<h2 id=\"h\d\">(.*?)</h2>", page)
     assert headings == [heading for heading, _ in SECTIONS]
-    assert page.index("once it is published, its release is 2026-03-01-") < page.index("Good to publish as 2026-03-01-")
-    assert page.index("Good to publish as 2026-03-01-") < page.index("<h2")
+    assert page.index("as a release it is 2026-03-01-") < page.index("The gates let it pass: all") < page.index("<h2")
+    assert "`nightrec report 2026-03-01` says it at any time" in page
     assert "tonight the last one." in page
     assert len(page.encode()) < 2_000_000
     assert report_stands(run.layout.record)
@@ -80,13 +80,27 @@ def test_a_refused_night_has_a_report(
     page = reported(night(date="2026-03-02", users=list(range(100, 130))), tmp_path, refused=True)
 
     head = page[: page.index("<h2")]
-    assert head.index("; if it is published all the same, its release is 2026-03-02-") < head.index("Refused, by ")
+    assert head.index("; as a release it is 2026-03-02-") < head.index("Refused, by ")
     assert "tonight the last one; those before it are the last releases that readers have had." in page
     (lost,) = re.findall(r'<p class="note bad">(users_lost: .*?)</p>', page)
     assert lost.startswith("users_lost: 0.5, expected at most 0.2 against 2026-03-01-")
     assert "60 before, 30 now" in lost
     nights = {row["night"] for row in rows_of(charts_of(page)["The gates, tonight and on the nights before"])}
     assert nights == {"2026-03-01", "2026-03-02"}
+
+
+def test_a_night_without_a_row_has_a_report(night: Callable[..., Run], tmp_path: Path) -> None:
+    """What can never be published needs its page most: nobody was given anything, and every part of it says so."""
+    run = night(scores=lambda table: table.slice(0, 0))
+    with pytest.raises(RefusedError, match="rows: 0, expected at least 1"):
+        check(run, tmp_path, threads=1)
+
+    page = reported(run, tmp_path, refused=True)
+
+    assert page.index("Refused, by ") < page.index("<h2")
+    assert '<p class="says">0 rows.</p>' in page
+    with pytest.raises(RefusedError, match="zero rows are never published"):
+        publish(run, tmp_path, override="no matter")
 
 
 def test_a_night_published_all_the_same_says_so_and_why(night: Callable[..., Run], tmp_path: Path) -> None:
@@ -304,7 +318,7 @@ def test_a_changed_report_is_found(night: Callable[..., Run], tmp_path: Path) ->
     run = night()
     page = reported(run, tmp_path)
     path = run.layout.record.report
-    path.write_text(page.replace("Good to publish", "Best to publish"), "utf-8")
+    path.write_text(page.replace("let it pass", "like it much"), "utf-8")
 
     assert not report_stands(run.layout.record)
     with pytest.raises(CorruptError, match=r"report\.html"):
