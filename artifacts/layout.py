@@ -230,6 +230,10 @@ class RootLayout:
         """Names the run that the last ``prepare`` of *date* made or found."""
         return self.folder / "runs" / date / "current.json"
 
+    def refusal(self, date: str) -> Path:
+        """The page of a night of *date* that was refused before its gates could judge it; absent once it is done."""
+        return self.folder / "runs" / date / "refused.html"
+
     def request(self, date: str, fingerprint: str) -> Path:
         """From the digest of what was asked to the run that answers it."""
         return self.folder / "runs" / date / "requests" / f"{fingerprint}.json"

@@ -1,6 +1,7 @@
 """``nightrec report``: where the page of a night lies, of a published or of a refused one."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say
 
 if TYPE_CHECKING:
-    from artifacts.layout import RecordLayout
+    from release.pointer import Release
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -32,30 +33,89 @@ def report(
 ) -> None:
     """Say where the report of a night lies: one HTML file, for a browser; a refused night has one too."""
     from release.metrics import write_beside
-    from release.verdicts import find_report
 
-    record = _record(configured(config).root, night, channel)
-    page = find_report(record)
+    found = _found(configured(config).root, night, channel)
+    page = found.page
     if out is not None:
         write_beside(out, page.read_text("utf-8"))
         page = out
-    say(f"nightrec: the report of {record.folder.parent.name} is {page}")
+    say(f"nightrec: the report of {found.name} is {page}")
+    say(f"nightrec: {found.name} is {found.became}")
     if json:
-        answer({"night": record.folder.parent.name, "report": str(page)})
+        answer({"night": found.name, "report": str(page), "release": found.release, "is": found.became})
 
 
-def _record(root: Path, night: str | None, channel: str) -> "RecordLayout":
-    """Find the record of the last run of a date, of a release of that date if no run is left, or of a release."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A page, and what has become of its night by now: the page tells what was known when it was made.
+
+    Attributes:
+        name: Of the release, or the key of the run, or the date of a night that has neither.
+        page: Where it lies, verified.
+        release: What was published of the night; None if nothing was.
+        became: In words.
+    """
+
+    name: str
+    page: Path
+    release: str | None
+    became: str
+
+
+def _found(root: Path, night: str | None, channel: str) -> _Found:
+    """Find the page of a release; or of a date: of its refusal before the gates, its last run, or its release."""
     from artifacts.errors import StaleRunError
+    from artifacts.layout import RootLayout
     from artifacts.run import find_run
+    from artifacts.store import fetched, is_there
     from release.pointer import find_release, versions
+    from release.verdicts import find_report
 
     if night is None or not _DAY.fullmatch(night):
-        return find_release(root, night, channel).layout.record
+        return _of_release(find_release(root, night, channel), root, channel)
+    of_date = [version for version in versions(root) if version.startswith(night)]
+    if is_there(refusal := RootLayout(root).refusal(night)):
+        done = f"; {of_date[-1]}, which was made of it before, has a report of its own" if of_date else ""
+        return _Found(night, fetched(refusal, anew=True), None, f"refused before its gates{done}")
     try:
-        return find_run(root, night).layout.record
+        run = find_run(root, night)
     except StaleRunError:
-        stored = [version for version in versions(root) if version.startswith(night)]
-        if not stored:
+        if not of_date:
             raise
-        return find_release(root, stored[-1]).layout.record
+        return _of_release(find_release(root, of_date[-1]), root, channel)
+    made = [one for one in of_date if find_release(root, one).manifest.run_key == run.run_key]
+    became = f"published as {made[-1]}: {_readers(root, made[-1], channel)}" if made else "not published"
+    return _Found(run.run_key, find_report(run.layout.record), made[-1] if made else None, became)
+
+
+def _of_release(release: "Release", root: Path, channel: str) -> _Found:
+    """Find the page of a release.
+
+    Raises:
+        UsageError: If it has none: a revised one never has.
+    """
+    from artifacts.errors import UsageError
+    from artifacts.store import is_there
+    from release.verdicts import find_report
+
+    record, version = release.layout.record, release.version
+    if is_there(record.revision) and not is_there(record.report):
+        raise UsageError(
+            f"{version} is revised, and has no report: the one before may tell of whom was taken out; "
+            f"`nightrec releases show {version}` says what it comes from"
+        )
+    return _Found(version, find_report(record), version, f"published: {_readers(root, version, channel)}")
+
+
+def _readers(root: Path, version: str, channel: str) -> str:
+    """Say whether readers have a release, as far as the pointer can be read."""
+    from artifacts.errors import CorruptError
+    from release.pointer import read_pointer
+
+    try:
+        pointer = read_pointer(root, channel)
+    except CorruptError as error:
+        return f"what readers have cannot be told ({error})"
+    if pointer is None:
+        return f"{channel} names none yet"
+    return f"readers of {channel} have {'it' if pointer.version == version else pointer.version}"

@@ -16,6 +16,7 @@ from nightrec import steps
 from nightrec.config import Config, semantic
 from nightrec.dashboards import tell_dashboards
 from nightrec.engines import ready_engine, run_shards
+from nightrec.refused import forget_refusal, keeping_refusal
 from nightrec.terminal import progress, say
 
 if TYPE_CHECKING:
@@ -118,12 +119,12 @@ def run_night(
         channel: The pointer that moves, and whose earlier release the night is compared with.
         told: Is told of each step when it is done.
     """
-    run, prepared = prepare_run(config, date, seen_future=seen_future)
+    run, prepared = prepare_run(config, date, seen_future=seen_future, channel=channel)
     done = [prepared]
     told(prepared)
     with ready_engine(config):
         for step in steps.MODEL_STEPS:
-            done.append(do_step(step, config, run, shards_of(step, run)))
+            done.append(do_step(step, config, run, shards_of(step, run), channel=channel))
             told(done[-1])
     done.append(check_run(config, run, override=override, channel=channel))
     told(done[-1])
@@ -179,33 +180,45 @@ def shards_of(step: str, run: Run, *, shard: str | None = None, group: str | Non
     return parse_shards(shard, shards) if shard is not None else range(shards)
 
 
-def prepare_run(config: Config, date: str, *, seen_future: str = "") -> tuple[Run, Done]:
+def prepare_run(config: Config, date: str, *, seen_future: str = "", channel: str = LATEST) -> tuple[Run, Done]:
     """Do the step ``prepare``; *seen_future* says why a model of later days than the data date may be used.
+
+    A night that it refuses has a page that says why, and what readers of *channel* have, until it is prepared.
 
     Raises:
         NotReadyError: If the day's input is not there yet.
         RefusedError: If it is not there, and the deadline has passed.
     """
-    device = steps.require_all(config)
-    if config.night.device == "auto":
-        say(f"nightrec: device {device.name}, {device.hardware} ({device.reason})")
-    watch = _begin()
+    with keeping_refusal(config, date, "prepare", channel):
+        device = steps.require_all(config)
+        if config.night.device == "auto":
+            say(f"nightrec: device {device.name}, {device.hardware} ({device.reason})")
+        watch = _begin()
+        run, result = _prepare(config, date, seen_future)
+    forget_refusal(config, date)
+    return run, _record(run, result, watch)
+
+
+def _prepare(config: Config, date: str, seen_future: str) -> tuple[Run, StepResult]:
+    """Prepare a night whose input is there; what is waited for no longer is refused."""
     try:
-        run, result = steps.prepare(config, date, seen_future, lambda part, rows: progress(f"prepare: {part}", rows))
+        return steps.prepare(config, date, seen_future, lambda part, rows: progress(f"prepare: {part}", rows))
     except NotReadyError as error:
         if steps.deadline_passed(config, date):
             hours = config.day.deadline_hours
             raise RefusedError(f"{error}; the deadline, {hours:g} hours after the day's end, has passed") from error
         raise
-    return run, _record(run, result, watch)
 
 
-def do_step(step: str, config: Config, run: Run, shards: Sequence[int]) -> Done:
-    """Do one of ``steps.MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded."""
+def do_step(step: str, config: Config, run: Run, shards: Sequence[int], *, channel: str = LATEST) -> Done:
+    """Do one of ``steps.MODEL_STEPS`` for some shards, over the config's workers; without a shard nothing is loaded.
+
+    A night that it refuses has a page as one that ``prepare`` does.
+    """
     if not shards:
         return Done(step, 0, 0, 0, 0.0)
     watch = _begin()
-    with progress(step, steps.rows_of(step, run, shards)) as advance:
+    with keeping_refusal(config, run.date, step, channel), progress(step, steps.rows_of(step, run, shards)) as advance:
         result = run_shards(step, config, run, shards, advance)
     return _record(run, result, watch)
 
@@ -221,7 +234,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
     from release.check import standing_report
 
     watch = _begin()
-    with exclusive(run.folder / ".check.lock"):
+    with exclusive(run.folder / ".check.lock"), keeping_refusal(config, run.date, "check", channel):
         asked = steps.asked_of_gates(config, run)
         stands = standing_report(run, config.root, channel=channel, **asked) is not None
         refused = None
@@ -232,6 +245,7 @@ def check_run(config: Config, run: Run, *, override: str | None = None, channel:
             refused, about = error, f"overridden: {error}"
         done = _record(run, StepResult("check", 1, int(stands), 0, {}), watch, about)
         _report(config, run, channel)
+    forget_refusal(config, run.date)
     if refused and not override:
         tell_dashboards(config, run.date, channel)
         say(f"nightrec: `nightrec report {run.date}` says where a page lies that shows what refuses the night")

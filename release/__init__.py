@@ -8,5 +8,5 @@ Publishing, and what comes after it: ``pointer``, ``pins``, ``publish``, ``read`
 
 Showing: ``nights``, ``metrics``, ``alerts``; ``page`` and ``charts`` are what pages are made with; ``subject``,
 ``evidence`` and ``report`` with a module for each part (``report_verdict``, ``report_flow``, ``report_lists``,
-``report_catalogue``, ``report_people``, ``report_work``); ``trend``.
+``report_catalogue``, ``report_people``, ``report_work``); ``trend``; ``refusal``.
 """

@@ -7,7 +7,7 @@ a pinned vl-convert-python, and stands in the page once.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -148,6 +148,16 @@ def page(title: str, lead: str, sections: Sequence[Section], *, verdict: Note | 
         + "".join(f"<script>{script}</script>\n" for script in scripts)
         + "</body>\n</html>\n"
     )
+
+
+def section(heading: str, make: Callable[[], Sequence[Part]], troubles: list[str]) -> Section:
+    """Make a section; what cannot be made says so in its place, and in a line that is added to *troubles*."""
+    try:
+        return Section(heading, make())
+    except Exception as error:  # whatever it is: a night is worth more than a picture of it
+        said = f"{type(error).__name__}: {error}"
+        troubles.append(f"{heading}: {said}")
+        return Section(heading, [Note(f"This part could not be made: {said}", "warn")])
 
 
 def told(text: str, note: Note) -> str:

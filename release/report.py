@@ -5,13 +5,14 @@ says so in its place, and ``check`` says it too. What it reads of users is a bou
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from artifacts.bundle import Bundle
 from artifacts.release import write_record
 from artifacts.run import Run, recording
 from release.history import past_nights
-from release.page import Note, Part, Section, page
+from release.page import Part, page, section
 from release.pointer import LATEST, earlier_release
 from release.publish import manifest_of
 from release.report_catalogue import catalogue
@@ -25,7 +26,7 @@ from release.verdicts import GateReport
 
 # In the order in which a person asks.
 SECTIONS: tuple[tuple[str, Callable[[Subject], Sequence[Part]]], ...] = (
-    ("Published or refused, and why", verdict),
+    ("Passed or refused, and why", verdict),
     ("What changed since the last release", changes),
     ("Where everybody and everything went", flows),
     ("Retrieval", retrieval),
@@ -72,17 +73,7 @@ def write_report(
 def render(subject: Subject) -> tuple[str, list[str]]:
     """Write the page, and say which parts of it could not be made; the same run and timings give the same page."""
     troubles: list[str] = []
-    sections = [_section(heading, make, subject, troubles) for heading, make in SECTIONS]
+    sections = [section(heading, partial(make, subject), troubles) for heading, make in SECTIONS]
     title = f"Night of {subject.run.date}"
-    released = "if it is published all the same" if subject.verdict.failed else "once it is published"
-    lead = f"Run {subject.run.run_key}; {released}, its release is {subject.version}."
+    lead = f"Run {subject.run.run_key}; as a release it is {subject.version}."
     return page(title, lead, sections, verdict=verdict_of(subject)), troubles
-
-
-def _section(heading: str, make: Callable[[Subject], Sequence[Part]], subject: Subject, troubles: list[str]) -> Section:
-    try:
-        return Section(heading, make(subject))
-    except Exception as error:  # whatever it is: a night is worth more than a picture of it
-        said = f"{type(error).__name__}: {error}"
-        troubles.append(f"{heading}: {said}")
-        return Section(heading, [Note(f"This part could not be made: {said}", "warn")])

@@ -44,17 +44,15 @@ BETWEEN = {
 
 
 def verdict_of(subject: Subject) -> Note:
-    """Say in one sentence whether the night may be published."""
+    """Say in one sentence whether the gates let the night pass; what publish made of that comes later."""
     verdict = subject.verdict
     if verdict.failed:
         names = ", ".join(one.name for one in verdict.failed)
         return Note(f"Refused, by {len(verdict.failed)} of {len(verdict.verdicts)} verdicts: {names}.", "bad")
     if verdict.warned:
         names = ", ".join(one.name for one in verdict.warned)
-        return Note(f"Good to publish as {subject.version}, with a warning: {names}.", "warn")
-    return Note(
-        f"Good to publish as {subject.version}: all {len(verdict.verdicts)} verdicts hold or do not apply.", "good"
-    )
+        return Note(f"The gates let it pass, with a warning: {names}.", "warn")
+    return Note(f"The gates let it pass: all {len(verdict.verdicts)} verdicts hold or do not apply.", "good")
 
 
 def verdict(subject: Subject) -> list[Part]:
@@ -63,12 +61,13 @@ def verdict(subject: Subject) -> list[Part]:
     parts: list[Part] = []
     if report.failed:
         parts.append(
-            "The gates refuse this night: readers keep what they have, unless it is published all the same for a "
-            "reason (publish --override), which the release then carries, and this page."
+            "What the gates refuse is not published, unless somebody gives a reason (publish --override), which the "
+            "release then carries, and this page: readers keep what they have."
         )
     else:
         parts.append(
-            "What was published of it, and whether readers have it, `nightrec releases list` tells at any time."
+            "Whether it was published, and what readers have, changes after this page was made: "
+            f"`nightrec report {subject.run.date}` says it at any time."
         )
     parts += [Note(one.line(), "bad") for one in report.failed] + [Note(one.line(), "warn") for one in report.warned]
     return [*parts, _nights(subject), _all_gates(report)]

@@ -15,6 +15,16 @@ from release.verdicts import State, Verdict
 
 _NEWEST = 14  # days that are shown as rows; those before them are folded
 _NO_NIGHT = "no night"
+NIGHT_COLUMNS = (
+    "date",
+    "outcome",
+    "gates that did not hold",
+    "users",
+    "items",
+    "recommendations",
+    "seconds",
+    "release",
+)
 _OUTCOMES: dict[str, tuple[Kind, str]] = {  # its mark, and its colour in a chart: no green beside red
     Outcome.PUBLISHED: ("good", "#4c84c4"),
     Outcome.STORED: ("none", "#9fc0e6"),
@@ -145,14 +155,13 @@ def _newest(night: Recorded) -> Note:
 
 
 def _nights(days: Sequence[str], by_date: Mapping[str, Recorded]) -> list[Part]:
-    columns = ("date", "outcome", "gates that did not hold", "users", "items", "recommendations", "seconds", "release")
-    rows = [_night_row(day, by_date.get(day)) for day in reversed(days)]
+    rows = [night_row(day, by_date.get(day)) for day in reversed(days)]
     spec = _heat([{"date": day, "of": "night", "is": _outcome(by_date.get(day))} for day in days], _OUTCOMES)
     spec["encoding"]["y"] = {"field": "of", "type": "nominal", "axis": None}
     found: list[Part] = [Chart("What became of each night", _lead(days, by_date), spec, _short(days, by_date))]
-    found.append(Table(columns, rows[:_NEWEST], "Newest first"))
+    found.append(Table(NIGHT_COLUMNS, rows[:_NEWEST], "Newest first"))
     if older := rows[_NEWEST:]:
-        found.append(Folded(f"The {len(older)} days before", [Table(columns, older)]))
+        found.append(Folded(f"The {len(older)} days before", [Table(NIGHT_COLUMNS, older)]))
     return found
 
 
@@ -160,7 +169,8 @@ def _short(days: Sequence[str], by_date: Mapping[str, Recorded]) -> Table:
     return Table(("date", "outcome"), [(day, _outcome(by_date.get(day))) for day in days])
 
 
-def _night_row(day: str, night: Recorded | None) -> tuple[Cell, ...]:
+def night_row(day: str, night: Recorded | None) -> tuple[Cell, ...]:
+    """Tell of a day in a row below ``NIGHT_COLUMNS``; a day without a night says so."""
     mark = Mark(_outcome(night), _OUTCOMES[_outcome(night)][0])
     if night is None:
         return (day, mark, "", None, None, None, None, "")

@@ -18,7 +18,7 @@ from tests.night.shop import Shop, run_nightrec, write_bundles, write_data
 from tests.release.test_trend import REFUSED, night, verdict
 
 KEPT = Path(__file__).parents[2] / "build" / "browser"  # what the pages look like
-PAGES = ("report-published", "report-refused", "trend", "trend-first")
+PAGES = ("report-published", "report-refused", "report-first", "refusal", "trend", "trend-first")
 NO_BUS = "disabled:"  # Chromium asks for none then, and says nothing of it
 
 
@@ -48,7 +48,7 @@ def trends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The reports of a shop's second night, which was published, and of its third, which was refused."""
+    """The reports of a shop's first and second night, of its third, which was refused, and of one that never came."""
     folder = tmp_path_factory.mktemp("shop")
     shop = Shop(folder)
     write_data(shop.data)
@@ -57,12 +57,20 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for date in ("2026-03-29", "2026-03-30"):
         done = run_nightrec("run", "--config", config, "--date", date)
         assert done.returncode == 0, done.stderr
-    published = sorted((store / "releases").glob("2026-03-30-*"))[0]
+    first, published = sorted((store / "releases").glob("2026-03-*"))
     config.write_text(f"{config.read_text()}\n[gates]\nrecall = 1.5\nchurn = {{ bound = 0.01, action = 'warn' }}\n")
     refused = run_nightrec("run", "--config", config, "--date", "2026-03-31")
     assert refused.returncode == 3, refused.stderr
     (record,) = (store / "runs" / "2026-03-31").glob("*/record")
-    return {"report-published": published / "record" / "report.html", "report-refused": record / "report.html"}
+    config.write_text(f"{config.read_text()}\n[day]\ndeadline_hours = 1\n")
+    never = run_nightrec("prepare", "--config", config, "--date", "2026-04-02")
+    assert never.returncode == 3, never.stderr
+    return {
+        "report-first": first / "record" / "report.html",
+        "report-published": published / "record" / "report.html",
+        "report-refused": record / "report.html",
+        "refusal": store / "runs" / "2026-04-02" / "refused.html",
+    }
 
 
 def _sixty_nights() -> tuple[Recorded, ...]:

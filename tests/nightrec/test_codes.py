@@ -369,7 +369,7 @@ def test_a_model_that_has_seen_the_future_is_code_3_without_a_reason(
 
     assert code == 3
     assert "it has seen the future; use an earlier model, or give --seen-future REASON" in err
-    assert not (surface.parent / "store" / "runs").exists()
+    assert [path.name for path in (surface.parent / "store" / "runs").glob("*/*")] == ["refused.html"]
     assert execute(run(surface, "--seen-future", "a backfill", date="2026-02-28")) == 0
 
 

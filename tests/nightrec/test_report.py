@@ -36,7 +36,8 @@ def test_the_page_of_a_night_is_found(
     assert execute([*newest, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert re.fullmatch(rf"{DATE}-[0-9a-f]{{12}}", told["night"])
-    assert "Good to publish" in Path(told["report"]).read_text("utf-8")
+    assert told["is"] == "published: readers of LATEST have it"
+    assert "The gates let it pass" in Path(told["report"]).read_text("utf-8")
     assert execute(copied) == 0
     assert Path("report.html").read_bytes() == Path(told["report"]).read_bytes()
     assert execute(["report", "--config", "job.toml", "--out", "sent/to/report.html"]) == 0
