@@ -276,19 +276,33 @@ def merge_interests(rows: np.ndarray, scores: np.ndarray, seen: Lists, *, limit:
     """
     users, interests, _ = rows.shape
     bits = _bits_of(interests)
-    numbers = np.arange(interests, dtype=np.uint64)[:, None]
-    keys = rows.astype(np.uint64) << (_WORD + bits) | _descending(scores) << bits | numbers
-    keys = np.where(rows == NO_ITEM, _MISSING, keys).reshape(users, -1)
+    keys = rows.view(np.uint64) << (_WORD + bits)  # of NO_ITEM all bits: last when sorted
+    keys |= _descending(scores) << bits
+    keys |= np.arange(interests, dtype=np.uint64)[:, None]
+    keys = keys.reshape(users, -1)
     keys.sort(axis=1)  # by item, the best score first
     items = keys >> (_WORD + bits)
-    wanted = keys != _MISSING
+    wanted = items != _MISSING >> (_WORD + bits)
     wanted[:, 1:] &= items[:, 1:] != items[:, :-1]
-    owners, _ = np.nonzero(wanted)
-    had = seen.have(owners, items[wanted].astype(np.int64))
-    wanted[wanted] = ~had
-    scores_low = keys >> bits & _LOW
-    keys = np.where(wanted, scores_low << _WORD | items << bits | keys & _mask(bits), _MISSING)
-    return _best(keys, bits, limit, np.bincount(owners[had], minlength=users))
+    dropped = _drop(items, wanted, seen)
+    keys = np.where(wanted, (keys >> bits) << _WORD | items << bits | keys & _mask(bits), _MISSING)
+    return _best(keys, bits, limit, dropped)
+
+
+def _drop(items: np.ndarray, wanted: np.ndarray, seen: Lists) -> np.ndarray:
+    """Make what is *seen* no longer *wanted*, at its first place in *items*, uint64 [users, n], which ascend.
+
+    Gives int64 [users], of how many items that was. Each thing seen is looked up among those found: of a user these
+    are many more, and both ascend.
+    """
+    users, found = items.shape
+    owners = np.arange(users, dtype=np.uint64)
+    keys = (owners[:, None] << _WORD | items).ravel()
+    asked = np.repeat(owners, seen.counts) << _WORD | seen.rows.view(np.uint64)
+    places = np.searchsorted(keys, asked)
+    places = places[np.append(keys, _MISSING)[places] == asked]
+    wanted.ravel()[places] = False
+    return np.bincount(places // found, minlength=users)
 
 
 def retrieve(
@@ -344,7 +358,7 @@ def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: C
     there = found.rows != NO_ITEM
     starts = np.cumsum(counts) - counts
     asked = (starts[:, None] + found.interests)[there]
-    scores = inner_products(vectors[asked], index.vectors[found.rows[there]])
+    scores = inner_products(vectors.take(asked, axis=0), index.vectors.take(found.rows[there], axis=0))
     bits = _bits_of(int(counts.max(initial=1)))
     keys = np.full(found.rows.shape, _MISSING)
     rows, interests = found.rows[there].astype(np.uint64), found.interests[there].astype(np.uint64)
@@ -353,9 +367,10 @@ def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: C
 
 
 def _best(keys: np.ndarray, bits: np.uint64, limit: int, dropped: np.ndarray) -> Candidates:
-    """Sort keys of score, item and interest, and read the first *limit* of each row."""
+    """Read the first *limit* keys of score, item and interest of each row, in order."""
+    if limit < keys.shape[1]:
+        keys = np.partition(keys, limit, axis=1)[:, :limit]
     keys.sort(axis=1)
-    keys = keys[:, :limit]
     if (lacking := limit - keys.shape[1]) > 0:
         keys = np.pad(keys, ((0, 0), (0, lacking)), constant_values=_MISSING)
     missing = keys == _MISSING

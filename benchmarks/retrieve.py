@@ -11,19 +11,19 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from batch.index import IndexOptions, train
+from batch.index import IndexOptions, train, tune
 from batch.retrieve import Index, Lists, retrieve
 from benchmarks.ratio import in_turn
 
 ITEMS, WIDTH, GROUPS = 200_000, 64, 2_000
 USERS, INTERESTS, BATCH = 2_048, 4, 64
-LIMIT, FETCH, SEEN, NPROBE = 100, 200, 20, 16
+LIMIT, FETCH, SEEN = 100, 200, 20
 
 
 def vectors_of(rng: np.random.Generator, rows: int, centres: np.ndarray) -> np.ndarray:
     """Draw vectors around *centres*, as items lie around what they are: float32 [rows, d]."""
     chosen = centres[rng.integers(0, len(centres), rows)]
-    return (chosen + 0.4 * rng.standard_normal(chosen.shape)).astype(np.float32)
+    return (chosen + 0.8 * rng.standard_normal(chosen.shape)).astype(np.float32)
 
 
 def main() -> None:
@@ -32,7 +32,8 @@ def main() -> None:
     centres = rng.standard_normal((GROUPS, WIDTH))
     items, users = vectors_of(rng, ITEMS, centres), vectors_of(rng, USERS * INTERESTS, centres)
     ivf = train(items, IndexOptions(), threads=threads, device="cpu")
-    index = Index(ivf, np.arange(ITEMS, dtype=np.int32), items, NPROBE, threads)
+    index = Index(ivf, np.arange(ITEMS, dtype=np.int32), items, 1, threads)
+    nprobe = tune(index, users, np.full(USERS, INTERESTS), IndexOptions())["nprobe"]
     counts, had = np.full(BATCH, INTERESTS), np.sort(rng.integers(0, ITEMS, (USERS, SEEN)), axis=1)
     parts = [
         (
@@ -41,8 +42,8 @@ def main() -> None:
         )
         for start in range(0, USERS, BATCH)
     ]
-    alone = replace(index, threads=1)
-    parameters = faiss.SearchParametersIVF(nprobe=NPROBE)
+    alone = replace(index, nprobe=nprobe, threads=1)
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe)
 
     with ThreadPoolExecutor(threads) as pool:
 
@@ -54,7 +55,7 @@ def main() -> None:
             ivf.search(users, FETCH, params=parameters)
 
         ratio = in_turn(ours, plain)
-    made = {"items": ITEMS, "users": USERS, "interests": INTERESTS, "fetch": FETCH, "nprobe": NPROBE}
+    made = {"items": ITEMS, "users": USERS, "interests": INTERESTS, "fetch": FETCH, "nprobe": nprobe}
     print(json.dumps({"retrieve_vs_faiss": ratio.document(**made)}, indent=2))
 
 
