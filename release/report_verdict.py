@@ -70,7 +70,7 @@ def verdict(subject: Subject) -> list[Part]:
             f"`nightrec report {subject.run.date}` says it at any time."
         )
     parts += [Note(one.line(), "bad") for one in report.failed] + [Note(one.line(), "warn") for one in report.warned]
-    return [*parts, _nights(subject), _all_gates(report)]
+    return [*parts, *([_nights(subject)] if subject.past else _first_night(report)), _all_gates(report)]
 
 
 def _value(verdict: Verdict | None) -> Cell:
@@ -82,6 +82,15 @@ def _value(verdict: Verdict | None) -> Cell:
 def _of_all_users(report: GateReport) -> list[Verdict]:
     """Give the verdicts about all users, and of those about segments the ones that matter."""
     return [one for one in report.verdicts if "[" not in one.name or one.state in {State.FAIL, State.WARN}]
+
+
+def _first_night(report: GateReport) -> list[Part]:
+    """Show the gates that a night without one before it has: a picture of a single column would tell less."""
+    shown = [one for one in _of_all_users(report) if one.state is not State.SKIP]
+    skipped = sum(one.state is State.SKIP for one in report.verdicts)
+    rows = [(one.name, Mark(WORD[one.state], KIND[one.state]), _value(one), one.side, one.bound) for one in shown]
+    says = f"A first night has these gates; {skipped} more do not apply to it, each for the reason that stands below."
+    return [says, Table(("gate", "tonight", "value", "expected", "bound"), rows, "The gates of a first night")]
 
 
 def _nights(subject: Subject) -> Chart:
@@ -112,8 +121,10 @@ def _nights(subject: Subject) -> Chart:
         for state in State
         if (count := sum(one.state is state for one in subject.verdict.verdicts))
     )
-    earlier = "; those before it are the last releases that readers have had" if len(dates) > 1 else ""
-    says = f"Tonight: {states}. Each row is a gate, each column a night, tonight the last one{earlier}."
+    says = (
+        f"Tonight: {states}. Each row is a gate, each column a night, tonight the last one; those before it are the "
+        "last releases that readers have had."
+    )
     order = [WORD[state] for state in State]
     spec = heat(
         fields,
