@@ -81,16 +81,14 @@ class Told:
         inputs: The graph's inputs and ``history_length``, each with n rows.
         vectors: float32 [sum of counts, d], user after user.
         counts: int64 [n].
+        starts: int64 [n], the row of each user's first vector.
     """
 
     user_ids: pa.Array
     inputs: Arrays
     vectors: np.ndarray
     counts: np.ndarray
-
-    def rows(self, users: np.ndarray) -> np.ndarray:
-        """Give the rows of ``vectors`` of some *users*, row numbers, user after user."""
-        return _ragged((np.cumsum(self.counts) - self.counts)[users], self.counts[users])
+    starts: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +136,33 @@ def joined(span: Span, found: UserVectors) -> UserVectors:
     if not span.sources:
         return found
     new = span.source < 0
-    counts = np.zeros(len(new), np.int32)
-    counts[new] = found.counts[: int(new.sum())]
-    kept = [(told, span.source == number) for number, told in enumerate(span.sources)]
-    for told, here in kept:
-        counts[here] = told.counts[span.user[here]]
-    vectors = np.empty((int(counts.sum()), found.vectors.shape[1]), np.float32)
-    fresh = int(counts[new].sum())
-    vectors[np.repeat(new, counts)] = found.vectors[:fresh]
-    for told, here in kept:
-        vectors[np.repeat(here, counts)] = told.vectors[told.rows(span.user[here])]
-    _require_repeated(span, vectors, counts, UserVectors(found.vectors[fresh:], found.counts[int(new.sum()) :]))
-    return UserVectors(vectors, counts)
+    fresh = int(new.sum())
+    counts = np.zeros(len(new), np.int64)
+    counts[new] = found.counts[:fresh]
+    starts = np.zeros(len(new), np.int64)
+    for number, told in enumerate(span.sources):
+        here = span.source == number
+        counts[here], starts[here] = told.counts[span.user[here]], told.starts[span.user[here]]
+    rows = np.repeat(starts, counts) + places(counts)
+    vectors = np.empty((len(rows), found.vectors.shape[1]), np.float32)
+    first, *others = span.sources
+    first.vectors.take(rows, axis=0, mode="clip", out=vectors)  # in one go; whose vectors are elsewhere is put right
+    for number, told in enumerate(others, 1):
+        here = np.repeat(span.source == number, counts)
+        vectors[here] = told.vectors[rows[here]]
+    owners = np.repeat(new, counts)
+    behind = int(owners.sum())
+    vectors[owners] = found.vectors[:behind]
+    again = UserVectors(found.vectors[behind:], found.counts[fresh:])
+    _require_repeated(span, vectors, counts, again)
+    return UserVectors(vectors, counts.astype(np.int32))
 
 
 def _require_repeated(span: Span, vectors: np.ndarray, counts: np.ndarray, again: UserVectors) -> None:
-    starts = np.cumsum(counts) - counts
-    kept = vectors[_ragged(starts[span.checked], counts[span.checked])]
+    lengths = counts[span.checked]
+    kept = vectors[np.repeat((np.cumsum(counts) - counts)[span.checked], lengths) + places(lengths)]
     if not np.array_equal(counts[span.checked], again.counts) or kept.tobytes() != again.vectors.tobytes():
         raise NotRepeatedError("a kept user, computed once more, has other vectors")
-
-
-def _ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return np.repeat(starts, lengths) + places(lengths.astype(np.int64))
 
 
 class EarlierShard:
@@ -269,4 +271,5 @@ def _read(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatc
         lists = results.column("vectors")
         vectors = lists.flatten().flatten().to_numpy().reshape(-1, session.bundle.width)
         counts = pc.list_value_length(lists).to_numpy().astype(np.int64)
-        yield Told(rows.column("user_id"), _told_now(session, rows), vectors, counts)
+        starts = np.cumsum(counts) - counts
+        yield Told(rows.column("user_id"), _told_now(session, rows), vectors, counts, starts)
