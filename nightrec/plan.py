@@ -7,6 +7,7 @@ result. They are meant to be right within a factor of two or three, so that nobo
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +86,14 @@ class Means:
     top_n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Which *share* of its users' vectors the night of *date* had from an earlier one."""
+
+    date: str
+    share: float
+
+
 def plan(
     *,
     config: ConfigPath,
@@ -112,10 +121,34 @@ def plan(
         f"Assumed for one core: {EVENTS_A_SECOND:,} events, {ITEMS_A_SECOND:,} items, {USERS_A_SECOND:,} users, "
         f"{SEARCHES_A_SECOND:,} searches and {PAIRS_A_SECOND:,} scored pairs a second."
     )
-    if json:
-        answer(
-            {"sizes": asdict(sizes), "means": asdict(means), "steps": [asdict(e) for e in efforts], **total(efforts)}
+    kept = kept_lately(read.root) if read.night.keep_unchanged else None
+    if kept:
+        say(
+            f"The night of {kept.date} kept the vectors of {kept.share:.0%} of its users; the minutes are of one that "
+            "computes all of them."
         )
+    if json:
+        document = {"sizes": asdict(sizes), "means": asdict(means), "steps": [asdict(e) for e in efforts]}
+        answer({**document, **total(efforts), "kept_lately": kept and asdict(kept)})
+
+
+def kept_lately(root: Path) -> Kept | None:
+    """Say what the newest night under *root* kept, by its timings; None where none of the last week's says it."""
+    from artifacts.documents import find_sealed
+    from artifacts.errors import NightrecError
+    from artifacts.fields import DAY
+    from artifacts.layout import RootLayout
+    from artifacts.run import find_run
+    from artifacts.store import names_in
+
+    with suppress(NightrecError):  # a plan is made where the store cannot be reached, too
+        days = [name for name in names_in(RootLayout(root).runs) if DAY.fullmatch(name)]
+        for day in days[:-8:-1]:
+            timings = find_sealed(find_run(root, day).layout.timings, version=1) or {}
+            entries = timings.get("interests", [])
+            if rows := sum(entry["rows"] for entry in entries):
+                return Kept(day, sum(entry["counts"].get("kept", 0) for entry in entries) / rows)
+    return None
 
 
 def sizes_of(config: "Config") -> Workload:

@@ -83,3 +83,17 @@ def test_a_second_run_of_a_date_keeps_all_users(shop: Shop, tmp_path: Path, kept
     after, said = find_run(folder / "store", DATES[-1]), json.loads(finished.stdout)
     assert after.run_key != before.run_key
     assert counts(said, "interests")["kept"] == said["steps"][0]["rows"] > 0
+
+
+def test_the_plan_says_what_the_last_night_kept(shop: Shop, tmp_path: Path, kept) -> None:
+    """Minutes are planned for a night that keeps nothing, so the share that was kept is told beside them."""
+    folder, said = kept
+    users = said[-1]["steps"][3]["rows"]
+
+    planned = run_nightrec("plan", "--config", folder / "job.toml", "--json")
+    new = run_nightrec("plan", "--config", shop.config(tmp_path), "--json")
+
+    share = counts(said[-1], "interests")["kept"] / users
+    assert json.loads(planned.stdout)["kept_lately"] == {"date": DATES[-1], "share": share}
+    assert f"The night of {DATES[-1]} kept the vectors of {share:.0%}" in " ".join(planned.stderr.split())
+    assert json.loads(new.stdout)["kept_lately"] is None
