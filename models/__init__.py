@@ -1,7 +1,7 @@
 """The networks, MIND (retrieval) and BST (ranking), and their training: torch modules that export as they stand.
 
 Read in this order: ``embedding``, ``attention``, ``mind``, ``bst``; then ``layout``, ``checkpoint``, ``losses``,
-``examples``, ``candidates``, ``backend``, ``trainers``, ``fit`` and ``evaluate``.
+``examples``, ``candidates``, ``backend``, ``trainers``, ``progress``, ``fit`` and ``evaluate``.
 
 Each network's ``forward`` takes its inputs in the order of ``artifacts.bundle.input_names``, and nothing in it is
 random outside of training.

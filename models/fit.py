@@ -26,7 +26,8 @@ from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, re
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
 from models.examples import EventIndex, Split, Window, make_stale, next_events
 from models.mind import Mind, MindConfig
-from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, progress, reproducible, sampler_of
+from models.progress import Lines, has_bar
+from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, reproducible, sampler_of
 
 SMALL_CATALOGUE = 10_000  # items up to which MIND is compared with all of them
 
@@ -53,7 +54,7 @@ class FitOptions:
             too good, but where days are few, more of them can be worth more: see :func:`fit_bst`.
         threads: Of torch; the weights depend on it, and more than one seldom pays.
         seed: What everything drawn follows from, besides the config's seed of the start weights.
-        verbose: Whether to show progress; None shows it on a terminal.
+        verbose: Whether to show progress: a bar on a terminal, else lines.
     """
 
     epochs: int = 20
@@ -70,7 +71,7 @@ class FitOptions:
     in_sample: bool = False
     threads: int = 1
     seed: int = 1
-    verbose: bool | None = None
+    verbose: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be fitted by.
@@ -330,6 +331,9 @@ def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> d
         callbacks.append(
             keras.callbacks.EarlyStopping(monitor="val_loss", patience=options.patience, restore_best_weights=True)
         )
+    bar = options.verbose and has_bar()
+    if options.verbose and not bar:
+        callbacks.append(Lines(type(trainer).__name__.removesuffix("Trainer").upper()))
     with redirect_stdout(sys.stderr):  # Keras's bar; standard output is for what a command answers
         history = trainer.fit(
             train,
@@ -337,7 +341,7 @@ def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> d
             epochs=options.epochs,
             callbacks=callbacks,
             shuffle=False,
-            verbose=progress(options.verbose),
+            verbose=int(bar),
         )
     curves = {name: [float(value) for value in values] for name, values in history.history.items()}
     if not all(math.isfinite(loss) for loss in curves["loss"]):

@@ -1,7 +1,5 @@
 """Keras models around MIND and BST: compile, fit, evaluate and predict as people know them, on the torch backend."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,15 +44,6 @@ def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
         finally:
             torch.set_num_threads(before)
             torch.use_deterministic_algorithms(deterministic)
-
-
-def progress(verbose: bool | None = None) -> int:
-    """Say what Keras shows: 0 nothing, 1 its bar - as asked, or where standard error is a terminal.
-
-    Nothing turns the colours of its bar off, so NO_COLOR gets a line for each epoch in place of it: 2.
-    """
-    shown = sys.stderr.isatty() if verbose is None else verbose
-    return 2 if shown and os.environ.get("NO_COLOR") else int(shown)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types

@@ -331,16 +331,19 @@ def test_days_without_events_are_an_input_error(sequences, spec, vocabularies):
         )
 
 
-def test_progress_stays_silent_where_nobody_looks(sequences, spec, vocabularies, split, capfd):
-    """Without a terminal there is no bar; asked for, there is one."""
-    options = replace(OPTIONS, epochs=1)
+def test_a_log_gets_a_line_for_each_epoch(sequences, spec, vocabularies, split, capfd):
+    """Without a terminal there is no bar, and no silence; who wants it says so. Standard output is never written to."""
+    options = replace(OPTIONS, epochs=2, patience=5)
     common = {"spec": spec, "vocabularies": vocabularies, "split": split, "config": MIND}
-    fit_mind(sequences, options=options, **common)
+    curves = fit_mind(sequences, options=options, **common).about["curves"]
+    said = capfd.readouterr()
+
+    for epoch, line in enumerate(said.err.splitlines()):
+        figures = ", ".join(f"{name} {curve[epoch]:.4g}" for name, curve in curves.items())
+        assert line.startswith(f"nightrec: MIND, epoch {epoch + 1} of 2: {figures}; ")
+    assert (said.out, said.err.count("\n")) == ("", 2)
+    fit_mind(sequences, options=replace(options, verbose=False), **common)
     assert capfd.readouterr() == ("", "")
-    fit_mind(sequences, options=replace(options, verbose=True), **common)
-    shown = capfd.readouterr()
-    assert "val_loss" in shown.err
-    assert not shown.out
 
 
 def test_bst_hides_ids_and_nothing_else(sequences, spec, vocabularies, split, earlier):

@@ -64,6 +64,7 @@ def test_both_networks_are_fitted_once_with_the_same_vocabularies(training: Path
         fitted = command("fit", name, "--config", training, "--json")
         assert fitted.returncode == 0, fitted.stderr
         assert json.loads(fitted.stdout)["trained_through"] == "2026-03-05"
+        assert f"nightrec: {name.upper()}, epoch 1 of 1: loss " in fitted.stderr  # minutes of silence look like a hang
     weights = {path: path.read_bytes() for path in models.rglob("weights.npz")}
     words = [path.read_bytes() for path in sorted(models.rglob("item_id.arrow"))]
 
