@@ -58,18 +58,18 @@ def make_ready(
         for key in ("user_id", "item_id")
     }
     ready, reasons = {}, []
-    for name, part in parts.items():
+    for name, part in (parts | guess.gone).items():
         made = part.key and part.table is events
         why = "it is made of the events" if made else "; ".join(_obstacles(part, guess.moment, kinds, connection))
         unit = guess.moment if "time" in part.columns and guess.moment in {"s", "ms", "us", "ns"} else None
         if not why:
-            ready[name] = Ready(part.table.path, part.columns, part.features, unit)
+            ready[name] = Ready(part.table.path, _said(name, part.columns), part.features, unit)
             continue
         path = folder / f"{name}.parquet"
         rows, lost = _copy(part, guess.moment, kinds, connection, path)
         ready[name] = Ready(
             str(path),
-            {ours: ours for ours in part.columns},
+            _said(name, {ours: ours for ours in part.columns}),
             {feature: feature for feature in part.features},
             "us" if unit == "ns" else unit,
             why,
@@ -77,6 +77,11 @@ def make_ready(
         about = f"{rows:,} rows, since {why}{lost}"
         reasons.append(Reason("copy", str(path), about))
     return ready, reasons
+
+
+def _said(name: str, columns: dict[str, str]) -> dict[str, str]:
+    """Name columns as the config does: that of a list of what is gone has one, whosever ids they are."""
+    return dict(zip(("id",), columns.values(), strict=True)) if name.startswith("exclude_") else columns
 
 
 def _id_kind(table: Table, column: str, connection: duckdb.DuckDBPyConnection) -> str:

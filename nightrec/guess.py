@@ -1,24 +1,13 @@
 """Guessing which table and column is what, and why; nothing is read here but what was seen of the tables."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from artifacts.errors import UsageError
 from nightrec.look import Column, Table
 from nightrec.mistakes import did_you_mean
-from nightrec.values import RESERVED, RESERVED_PREFIXES
+from nightrec.names import OTHER_WORDS, by_name, feature_name, names_gone, score_of, words_of
 
-NAMES = {
-    "user_id": "user customer client visitor member account buyer shopper reviewer viewer listener reader person "
-    "subscriber player guest uid session",
-    "item_id": "item product article sku stock movie asin video track song book isbn listing offer content post news "
-    "show game recipe ad goods media document",
-    "time": "time timestamp datetime date ts when created at day dt dat",
-    "title": "title name description label headline",
-    "event": "event action behavior behaviour interaction",
-    "weight": "weight rating stars quantity qty score strength",
-}  # words that columns are named by, the likelier first
 _MOMENTS = {
     "timestamp": "timestamps",
     "zoned": "timestamps with a zone",
@@ -28,8 +17,6 @@ _MOMENTS = {
     "us": "microseconds since 1970",
     "ns": "nanoseconds since 1970",
 }
-_ID_WORDS = {"id", "ids", "code", "no", "nr", "number", "key", "uuid", "idx"}
-_OTHER_WORDS = {"price", "cost", "amount", "url", "image", "email", "phone", "count", "total", "lat", "lon", "zip"}
 _FEATURE_REPEATS = 5.0  # how often a category must stand in a table, in the mean
 _FEATURE_VALUES = 10_000
 _FEATURES = 8  # of one table
@@ -72,6 +59,7 @@ class Guess:
         moment: How its time is read, one of the column's ``moments``.
         items: The catalogue; of the events' own table where there is no other.
         users: What is known of users, if anything is.
+        gone: Lists of ids that are gone from every output, by the name of their table in the config.
         reasons: Why.
         doubts: Our name of a column of the events to all columns that it may be, the best first, where it is not clear.
     """
@@ -80,6 +68,7 @@ class Guess:
     moment: str
     items: Part
     users: Part | None
+    gone: dict[str, Part]
     reasons: tuple[Reason, ...]
     doubts: dict[str, tuple[str, ...]]
 
@@ -114,6 +103,8 @@ def guess(tables: Sequence[Table], evidence: Evidence, said: Said) -> Guess:
     Raises:
         UsageError: If no table says who had what when, or a column that was *said* is not there.
     """
+    gone, about_gone = _gone(tables)
+    tables = [table for table in tables if table not in [part.table for part in gone.values()]] or tables
     events, candidates = _events(tables, said)
     reasons = [
         Reason(
@@ -132,7 +123,7 @@ def guess(tables: Sequence[Table], evidence: Evidence, said: Said) -> Guess:
     columns = {name: column.name for name, column in chosen.items()}
     for name, fits in (("event", _is_kind), ("weight", _is_weight)):
         free = [c for c in events.columns if c.name not in columns.values() and fits(c)]
-        if best := _by_name(name, free):
+        if best := by_name(name, free):
             columns[name] = best[0].name
             below = "; some are below 0: if those are returns, take them out first" if (best[0].low or 0) < 0 else ""
             reasons.append(
@@ -147,11 +138,28 @@ def guess(tables: Sequence[Table], evidence: Evidence, said: Said) -> Guess:
     if users_and_items:
         users = Part(users.table, users.columns, _apart(users.features, users_and_items), users.key)
         known = users
-    reasons += [*about_items, *(about_users if known else ())]
+    reasons += [*about_items, *(about_users if known else ()), *about_gone]
     if left := [table.name for table in tables if table not in (events, items.table, users.table)]:
         why = "not clear what they are; `nightrec config explain inputs` tells what else a night can read"
         reasons.append(Reason("not taken", ", ".join(left), why))
-    return Guess(interactions, moment, items, known, tuple(reasons), doubts)
+    return Guess(interactions, moment, items, known, gone, tuple(reasons), doubts)
+
+
+def _gone(tables: Sequence[Table]) -> tuple[dict[str, Part], list[Reason]]:
+    """Find the lists of users and of items that are to be gone from every output; the first of each, by their names."""
+    found: dict[str, Part] = {}
+    reasons = []
+    for table in tables if len(tables) > 1 else ():
+        key = names_gone(table.name, [column.name for column in table.columns])
+        what = f"exclude_{key.removesuffix('_id')}s"
+        ids = [column for column in table.columns if column.may_be_id]
+        named = by_name(key, ids) if key else []
+        columns = named or [column for column in ids if column.name.lower() == "id" or len(table.columns) == 1]
+        if key and columns and what not in found:
+            found[what] = Part(table, {key: columns[0].name})
+            why = f"{table.rows:,} rows, named so: whatever these are, they are gone from every output"
+            reasons.append(Reason(what, f"{table.name}: {columns[0].name}", why))
+    return found, reasons
 
 
 def _apart(features: dict[str, str], others: set[str]) -> dict[str, str]:
@@ -194,42 +202,12 @@ def _candidates(table: Table, said: Said) -> dict[str, list[Column]]:
         if asked is not None:
             found[name] = [column for column in table.columns if column.name == asked]
         else:
-            found[name] = _by_name(name, [column for column in table.columns if fit(column)])
+            found[name] = by_name(name, [column for column in table.columns if fit(column)])
     if not found["time"] and said.time is None:
         found["time"] = [column for column in table.columns if set(column.moments) & {"timestamp", "zoned", "iso"}]
     times = [column.name for column in found["time"]]
     for name in ("user_id", "item_id"):
         found[name] = [column for column in found[name] if column.name not in times or getattr(said, name)]
-    return found
-
-
-def _by_name(name: str, columns: Iterable[Column]) -> list[Column]:
-    """Give the columns whose names say that they are *name*, the clearest first; far worse ones are left out."""
-    scored = [(score_of(name, column.name), column) for column in columns]
-    best = max((score for score, _ in scored), default=0)
-    near = [(score, column) for score, column in scored if score > 0 and score >= best - 10]
-    return [column for _, column in sorted(near, key=lambda one: -one[0])]
-
-
-def score_of(role: str, name: str) -> float:
-    """Say how clearly a column's *name* is one of *role*, from 0 for not at all; each word more makes it less so."""
-    words, known = words_of(name), NAMES[role].split()
-    hits = [known.index(word) for word in words if word in known]
-    if not hits or set(words) & _OTHER_WORDS:
-        return 0.0
-    more = [word for word in words if word not in known and word not in _ID_WORDS]
-    is_id = role.endswith("_id") and bool(_ID_WORDS & {*words})
-    return 100.0 - min(hits) - 25 * len(more) + 5 * is_id
-
-
-def words_of(name: str) -> list[str]:
-    """Cut a column's name into lower-case words: ``"CustomerID"``, ``"customerid"`` and ``"Customer ID"`` into two."""
-    known = {word for words in NAMES.values() for word in words.split()}
-    parted = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
-    found: list[str] = []
-    for word in re.findall(r"[^\W_]+", parted.lower()):
-        joined = re.fullmatch(r"(.+)(id|code|name|time|stamp|date)", word)
-        found += joined.groups() if joined and joined[1] in known and word not in known else (word,)
     return found
 
 
@@ -309,7 +287,7 @@ def _described(part: Part, taken: set[str], evidence: Evidence) -> Part:
     ]
     columns = dict(part.columns)
     titles = (
-        _by_name("title", [one for one in free if one.is_text and one.distinct * 2 > keys]) if key == "item_id" else []
+        by_name("title", [one for one in free if one.is_text and one.distinct * 2 > keys]) if key == "item_id" else []
     )
     if titles:
         columns["title"] = titles[0].name
@@ -336,22 +314,11 @@ def _is_mark(column: Column) -> bool:
 
 def is_category(column: Column, keys: int) -> bool:
     """Whether a column sorts *keys* different items or users into kinds: a few values, none of them a measure."""
-    if column.moments or set(words_of(column.name)) & _OTHER_WORDS:
+    if column.moments or set(words_of(column.name)) & OTHER_WORDS:
         return False
     if not (column.whole or column.is_text or column.kind == "BOOLEAN") or column.length > 64:
         return False
     return 2 <= column.distinct <= min(_FEATURE_VALUES, keys / _FEATURE_REPEATS)
-
-
-def feature_name(column: str, taken: Iterable[str]) -> str:
-    """Make a feature's name of a column's: lower case, and none that we use ourselves."""
-    name = "_".join(re.findall(r"[a-z0-9]+", "_".join(words_of(column)).encode("ascii", "ignore").decode())) or "kind"
-    name = name if name[0].isalpha() else f"kind_{name}"
-    if name in RESERVED or name.startswith(RESERVED_PREFIXES):
-        name = f"kind_{name}"
-    while name in taken:
-        name += "_too"
-    return name
 
 
 def _about(part: Part) -> list[Reason]:

@@ -135,8 +135,9 @@ def _written(
     """Make what a night can read, measure it, and draft the config."""
     from nightrec.convert import make_ready
     from nightrec.draft import draft
-    from nightrec.guess import Reason, feature_name
+    from nightrec.guess import Reason
     from nightrec.inputs import EXACT
+    from nightrec.names import feature_name
 
     ready, reasons = make_ready(found, connection, config.parent / _COPIES)
     sizes = _sizes(ready, connection, timezone)
