@@ -1,16 +1,16 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-SUITE := "not slow and not gpu and not image and not airflow and not browser"
+SUITE := "not slow and not gpu and not image and not airflow and not browser and not ray"
 
-.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser image image-quick locks vega lint fix docs bench-night clean
+.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser ray image image-quick locks vega lint fix docs bench bench-night clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,ray,dev]'
 	@touch $@
 
 .venv-azurite/installed: # a server of Azure's blob store; without npm its tests are skipped
@@ -44,6 +44,9 @@ browser: .venv/installed ## open our pages in a real Chromium; build/browser/ ke
 	if ! command -v chromium && ! command -v google-chrome && [ "$$(id -u)" = 0 ] && command -v apt-get; then \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; fi
 	$(BIN)/pytest -m browser -n 0 tests/browser
+
+ray: .venv/installed ## nights over a Ray cluster of two nodes, which it starts on this machine
+	$(BIN)/pytest -m ray -n 0 tests/night
 
 image: .venv/installed ## build the images cpu and train, run a small night in them; Docker, or root with buildah and mmdebstrap
 	nice $(BIN)/python -m deploy.image
@@ -88,6 +91,9 @@ audit: .venv/installed ## look up known vulnerabilities of all that is installed
 	@build/audit/bin/pip-audit -s osv --strict --no-deps --disable-pip -r build/audit/installed.txt 2> build/audit/said.txt \
 		|| { grep -q ConnectionError build/audit/said.txt && echo "NOT AUDITED: the index of vulnerabilities cannot be reached"; } \
 		|| { cat build/audit/said.txt; exit 1; }
+
+bench: .venv/installed ## every ratio beside its limit and its goal, in half an hour; build/bench.json
+	$(BIN)/python -m benchmarks
 
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night

@@ -46,15 +46,8 @@ def main() -> None:
     config, bundles, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     run = find_run(config.parent / "store", DATE)
     threads = len(os.sched_getaffinity(0))
-    make: dict[str, Callable[[Run, Path, int], Job]] = {
-        "items": _items,
-        "interests": _interests,
-        "search": _search,
-        "rank": _rank,
-        "write": _write,
-    }
     ways = {"plain": 1, "side_by_side": threads}
-    print(json.dumps({way: _rate(make[what](run, bundles, threads // calls), calls) for way, calls in ways.items()}))
+    print(json.dumps({way: _rate(JOBS[what](run, bundles, threads // calls), calls) for way, calls in ways.items()}))
 
 
 def _rate(job: Job, workers: int) -> float:
@@ -145,6 +138,16 @@ def _write(run: Run, _bundles: Path, _threads: int) -> Job:
         copy.unlink()
 
     return Job(write, [table], table.num_rows)
+
+
+# By what is limited: made of a run, its bundles and the threads of a call.
+JOBS: dict[str, Callable[[Run, Path, int], Job]] = {
+    "items": _items,
+    "interests": _interests,
+    "search": _search,
+    "rank": _rank,
+    "write": _write,
+}
 
 
 if __name__ == "__main__":

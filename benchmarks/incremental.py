@@ -94,7 +94,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--changed", type=float, default=0.1)
     asked = parser.parse_args()
-    print(json.dumps(incremental_night(users=asked.users, changed=asked.changed), indent=2))
+    figure = incremental_night(users=asked.users, changed=asked.changed)
+    print(json.dumps({"incremental_night": figure}, indent=2))
 
 
 if __name__ == "__main__":

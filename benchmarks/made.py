@@ -53,7 +53,7 @@ user = "{shop}/bundles/user"
 ranker = "{shop}/bundles/ranker"
 
 [night]
-shards = 32
+shards = {shards}
 threads = {threads}
 
 [score]
@@ -88,7 +88,9 @@ def make_catalogue(folder: Path, *, items: int, seed: int = 5) -> None:
         export(sources_from_checkpoint(folder / "models" / name), folder / "bundles")
 
 
-def make_users(folder: Path, shop: Path, *, users: int, items: int, threads: int, seed: int = 6) -> Path:
+def make_users(
+    folder: Path, shop: Path, *, users: int, items: int, threads: int, shards: int = 32, seed: int = 6
+) -> Path:
     """Write *users* users with ``EVENTS`` events each over 60 days, and a config; gives the config's path."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -105,7 +107,7 @@ def make_users(folder: Path, shop: Path, *, users: int, items: int, threads: int
     countries = np.array(["de", "fr", "it"])[rng.integers(0, 3, users)]
     pq.write_table(pa.table({"user_id": np.arange(users), "country": countries}), folder / "users.parquet")
     config = folder / "job.toml"
-    config.write_text(CONFIG.format(shop=shop.resolve(), threads=threads))
+    config.write_text(CONFIG.format(shop=shop.resolve(), threads=threads, shards=shards))
     return config
 
 
