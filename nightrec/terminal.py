@@ -4,12 +4,16 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHORT = 1_000  # bytes of a short answer, its line feed counted
 _LOG_WIDTH = 100_000  # characters: a log has no width of its own
 _BAR_FROM = 90  # characters of a terminal that has room for a bar beside the numbers
 _FOLDED = 24  # characters that a column of long texts is not folded below while another can be left out
+_READABLE = 12  # characters of a column, below which words fall apart: then each row is told line by line
 _LEAST_TEXT = 40  # characters that a text is never cut below
 
 
@@ -68,25 +72,24 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *
     """Show people a table, on standard error; numbers stand to the right, whole ones with thousands apart.
 
     A terminal gets a frame, and of the columns after the first *needed* only those that it is wide enough for; by
-    default all are needed. A log gets plain lines, in which nothing is folded or left out that a search should find.
+    default all are needed, and where they are not readable beside each other each row stands over several lines. A log
+    gets plain lines, in which nothing is folded or left out that a search should find.
     """
-    from rich.box import HEAVY_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     listed = [list(row) for row in rows]
     texts = [[_cell(value) for value in row] for row in listed]
     framed = sys.stderr.isatty()
     console = Console(stderr=True) if framed else Console(stderr=True, width=_LOG_WIDTH)
     kept = _that_fit(columns, texts, console.width, needed) if framed and needed else len(columns)
-    table = Table(title=title, title_justify="left", title_style="bold", box=HEAVY_HEAD if framed else None)
-    table.pad_edge = framed
-    for place, name in enumerate(columns[:kept]):
-        numbers = bool(listed) and all(isinstance(row[place], int | float | None) for row in listed)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
-    for row in texts:
-        table.add_row(*(Text(text) for text in row[:kept]))
+    if framed and not needed and _least_width(columns, texts, _READABLE) > console.width:
+        table = _row_by_row(title, columns, texts)
+    else:
+        numbers = [
+            bool(listed) and all(isinstance(cell, int | float | None) for cell in one)
+            for one in zip(*listed, strict=True)
+        ]
+        table = _side_by_side(title, columns[:kept], texts, numbers, framed=framed)
     with console.capture() as captured:
         console.print(table, markup=False)
     say("\n".join(line.rstrip() for line in captured.get().splitlines()))
@@ -94,13 +97,50 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *
         say(f"not shown on so narrow a terminal: {', '.join(columns[kept:])}")
 
 
-def _that_fit(columns: Sequence[str], texts: Sequence[Sequence[str]], width: int, needed: int) -> int:
-    """Say how many columns fit into *width*, of which the long ones may be folded; *needed* of them at least."""
+def _side_by_side(
+    title: str, columns: Sequence[str], texts: Sequence[Sequence[str]], numbers: Sequence[bool], *, framed: bool
+) -> "Table":
+    from rich.box import HEAVY_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=HEAVY_HEAD if framed else None)
+    table.pad_edge = framed
+    for place, name in enumerate(columns):
+        number = bool(texts) and numbers[place]
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    for row in texts:
+        table.add_row(*(Text(text) for text in row[: len(columns)]))
+    return table
+
+
+def _row_by_row(title: str, columns: Sequence[str], texts: Sequence[Sequence[str]]) -> "Table":
+    """Name each cell of a row beside it, one below the other; those without a word are left out."""
+    from rich.box import HEAVY_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=HEAVY_HEAD, show_header=False)
+    for row in texts:
+        for name, text in zip(columns, row, strict=True):
+            if text:
+                table.add_row(Text(name), Text(text))
+        table.add_section()
+    return table
+
+
+def _least_width(columns: Sequence[str], texts: Sequence[Sequence[str]], folded: int) -> int:
+    """Count the characters of a framed table whose columns are folded to *folded* characters where they are longer."""
     from rich.cells import cell_len
 
-    widths = [min(max(cell_len(row[place]) for row in (columns, *texts)), _FOLDED) for place in range(len(columns))]
+    widths = [min(max(cell_len(row[place]) for row in (columns, *texts)), folded) for place in range(len(columns))]
+    return sum(widths) + 3 * len(columns) + 1  # a frame, and a blank on both sides
+
+
+def _that_fit(columns: Sequence[str], texts: Sequence[Sequence[str]], width: int, needed: int) -> int:
+    """Say how many columns fit into *width*, of which the long ones may be folded; *needed* of them at least."""
     kept = len(columns)
-    while kept > needed and sum(widths[:kept]) + 3 * kept + 1 > width:  # a frame, and a blank on both sides
+    while kept > needed and _least_width(columns[:kept], texts, _FOLDED) > width:
         kept -= 1
     return kept
 

@@ -216,6 +216,20 @@ def test_what_a_narrow_terminal_does_not_show_is_named(published: tuple[Path, An
     assert "retrieval_score" in wide.text
 
 
+def test_columns_that_are_not_readable_side_by_side_stand_below_each_other() -> None:
+    """On forty characters five columns would be cut within words: each cell has its name beside it, and whole words."""
+    shown = at_a_terminal([NIGHTREC, "config", "explain", "index"], columns=40)
+
+    framed = [line for line in shown.text.splitlines() if line[:1] == "│"]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in framed]
+    assert max(map(len, shown.text.splitlines())) <= 40
+    assert ["key", "index.recall_target"] in cells
+    assert ["bounds", "above 0, at most 1"] in cells
+    said = " ".join(value for _, value in cells)
+    assert "The recall that nprobe is chosen for, against exact search on tonight's users." in said
+    assert sum(name == "bounds" for name, _ in cells) == 5  # a type is one of three, and has none
+
+
 def test_a_log_is_plain(published: tuple[Path, Any], command: Any) -> None:
     """Without a terminal nothing is styled, moved, framed or folded, and nothing is left out."""
     config, finished = published
