@@ -11,6 +11,8 @@ from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from release.pointer import Release
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -84,8 +86,11 @@ def _found(root: Path, night: str | None, channel: str) -> _Found:
             raise
         return _of_release(find_release(root, of_date[-1]), root, channel)
     made = [one for one in of_date if find_release(root, one).manifest.run_key == run.run_key]
-    became = f"published as {made[-1]}: {_readers(root, made[-1], channel)}" if made else "not published"
-    return _Found(run.run_key, find_report(run.layout.record), made[-1] if made else None, became)
+    page = find_report(run.layout.record)
+    if not made:
+        return _Found(run.run_key, page, None, "not published")
+    version, readers = _readers(root, made, channel)
+    return _Found(run.run_key, page, version, f"published as {version}: {readers}")
 
 
 def _of_release(release: "Release", root: Path, channel: str) -> _Found:
@@ -104,18 +109,22 @@ def _of_release(release: "Release", root: Path, channel: str) -> _Found:
             f"{version} is revised, and has no report: the one before may tell of whom was taken out; "
             f"`nightrec releases show {version}` says what it comes from"
         )
-    return _Found(version, find_report(record), version, f"published: {_readers(root, version, channel)}")
+    page = find_report(record)
+    _, readers = _readers(root, [version], channel)
+    return _Found(version, page, version, f"published: {readers}")
 
 
-def _readers(root: Path, version: str, channel: str) -> str:
-    """Say whether readers have a release, as far as the pointer can be read."""
+def _readers(root: Path, made: "Sequence[str]", channel: str) -> tuple[str, str]:
+    """Give the one of the releases *made* that readers have, else the last; and say what they have, if it is known."""
     from artifacts.errors import CorruptError
     from release.pointer import read_pointer
 
     try:
         pointer = read_pointer(root, channel)
     except CorruptError as error:
-        return f"what readers have cannot be told ({error})"
+        return made[-1], f"what readers have cannot be told ({error})"
     if pointer is None:
-        return f"{channel} names none yet"
-    return f"readers of {channel} have {'it' if pointer.version == version else pointer.version}"
+        return made[-1], f"{channel} names none yet"
+    if pointer.version in made:
+        return pointer.version, f"readers of {channel} have it"
+    return made[-1], f"readers of {channel} have {pointer.version}"

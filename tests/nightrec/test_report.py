@@ -72,6 +72,38 @@ def test_a_night_of_which_there_is_no_report(surface: Path, capsys: pytest.Captu
     assert f"no run of {DATE} is prepared" in capsys.readouterr().err
 
 
+def test_what_became_of_a_night_is_said_at_reading(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page stays as it was made; the command knows of channels, of a revision, and of a pointer that is broken."""
+    config = ["--config", str(surface)]
+
+    def became(*night: str, channel: str = "LATEST") -> tuple[str | None, str]:
+        capsys.readouterr()
+        assert execute(["report", *night, *config, "--channel", channel, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        return told["release"], told["is"]
+
+    assert execute(["run", *config, "--date", DATE]) == 0
+    version, said = became(DATE)
+    assert said == f"published as {version}: readers of LATEST have it"
+    assert became(DATE, channel="trial") == (version, f"published as {version}: trial names none yet")
+
+    (surface.parent / "gone.txt").write_text("3\n")
+    out = ["--drop-users", str(surface.parent / "gone.txt"), "--reason", "erasure", "--who", "Ann"]
+    assert execute(["releases", "revise", *config, *out, "--json"]) == 0
+    revised = json.loads(capsys.readouterr().out)["version"]
+    assert became(DATE) == (revised, f"published as {revised}: readers of LATEST have it")
+    assert became(str(version)) == (version, f"published: readers of LATEST have {revised}")
+    assert execute(["report", *config]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"nightrec: {revised} is revised, and has no report: the one before may tell of whom was taken"
+    )
+    assert f"`nightrec releases show {revised}`" in line
+
+    (surface.parent / "store" / "LATEST").write_text("{}")
+    assert "what readers have cannot be told (" in became(DATE)[1]
+
+
 def test_a_report_that_cannot_be_made_fails_no_night(
     surface: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
