@@ -21,7 +21,8 @@ from batch.shards import Work, nothing
 
 ADDRESS = "RAY_ADDRESS"  # Ray's own name for where a cluster is
 _LIVES = 3  # workers that one shard may take with it
-_PATIENCE = 60.0  # seconds without a sign of any worker, after which a person is told what is waited for
+_LOOK = 0.5  # seconds between two looks at whether a signal came: while Ray waits, Python hears of none
+_PATIENCE = 120  # looks without a worker, after which a person is told what is waited for
 
 
 @contextmanager
@@ -131,9 +132,11 @@ def run_shards(
     try:
         for _ in range(min(workers, len(shards))):
             crew.hire()
+        looks = 0
         while len(results) < len(shards):
-            signs, _ = ray.wait(list(crew.awaited), num_returns=1, timeout=_PATIENCE)
-            if not signs and not crew.at_work:
+            signs, _ = ray.wait(list(crew.awaited), num_returns=1, timeout=_LOOK)
+            looks = 0 if signs or crew.at_work else looks + 1
+            if looks == _PATIENCE:
                 say(f"waiting for the cluster: no machine of it has {_room(cores, gpus)} free for a worker")
             for sign in signs:
                 if (result := crew.answer(sign)) is not None:

@@ -1,7 +1,7 @@
 """The front door: the command line, the config, and the one place that knows the order of the steps.
 
 Read in this order: ``values``, ``tables``, ``sections``, ``config``, ``mistakes``, ``inputs``; the night: ``steps``,
-``workers``, ``refused``, ``run``, ``terminal``, ``stopping``, ``night``, ``completion``, ``main``.
+``workers``, ``engines``, ``refused``, ``run``, ``terminal``, ``stopping``, ``night``, ``completion``, ``main``.
 
 Beside them a module for each other group of verbs, with what it needs: ``init`` with ``look``, ``names``, ``guess``,
 ``draft`` and ``convert``; ``config_verbs`` with ``keys``; ``fit`` with ``bundles``; ``export``, ``plan``, ``doctor``,

@@ -74,7 +74,7 @@ def _over_cluster(
 
     threads = config.night.threads or even_share(workers)
     return run_on_cluster(
-        partial(_open_there, steps.MODEL_STEPS[step], config, run.date, run.run_key, threads),
+        partial(open_there, steps.MODEL_STEPS[step], config, run.date, run.run_key, threads),
         shards,
         workers=workers,
         cores=threads,
@@ -84,7 +84,7 @@ def _over_cluster(
     )
 
 
-def _open_there(
+def open_there(
     open_: "Callable[[Config, Run, int], Work]", config: Config, date: str, run_key: str, threads: int
 ) -> "Work":
     """Open a step on another machine, by what it sees of the root.

@@ -119,10 +119,10 @@ def run_night(
         channel: The pointer that moves, and whose earlier release the night is compared with.
         told: Is told of each step when it is done.
     """
-    run, prepared = prepare_run(config, date, seen_future=seen_future, channel=channel)
-    done = [prepared]
-    told(prepared)
     with ready_engine(config):
+        run, prepared = prepare_run(config, date, seen_future=seen_future, channel=channel)
+        done = [prepared]
+        told(prepared)
         for step in steps.MODEL_STEPS:
             done.append(do_step(step, config, run, shards_of(step, run), channel=channel))
             told(done[-1])
