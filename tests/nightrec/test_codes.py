@@ -293,7 +293,7 @@ def test_a_stopped_night_says_how_to_go_on_and_does(
     gate.read_text()  # the night has come to its third step
 
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
 
     assert process.returncode == code, err
     said = json.loads(out)

@@ -95,8 +95,8 @@ def test_the_second_waits_and_finds_it_done(surface: Path, published: tuple[Path
         assert second.stderr
         waits = second.stderr.readline()
         first.send_signal(signal.SIGCONT)
-        first_out, first_err = first.communicate(timeout=60)
-        out, err = second.communicate(timeout=60)
+        first_out, first_err = first.communicate(timeout=300)
+        out, err = second.communicate(timeout=300)
 
     assert f"waiting for process {first.pid} on " in waits
     assert "waiting" not in err
@@ -121,7 +121,7 @@ def test_who_comes_back_from_the_dead_damages_nothing(
         night = command(*arguments("run", surface))
         assert night.returncode == 0, night.stderr
         zombie.send_signal(signal.SIGCONT)
-        _, err = zombie.communicate(timeout=60)
+        _, err = zombie.communicate(timeout=300)
 
     assert zombie.returncode in {0, 1}, err
     assert "Traceback" not in err

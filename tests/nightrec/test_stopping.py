@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 DATE = "2026-03-10"
-DEADLINE = 30  # seconds until what does not come about is a failure
+DEADLINE = 300  # seconds until what does not come about is a failure
 
 PROGRAM = """
 import os, signal, sys
@@ -150,7 +150,7 @@ def test_it_ends_as_stopped_inside_any_call(
     """A library may make another error of the stop, or hear nothing of it: the code and the one line are the same."""
     with program(tmp_path, surface, inside, grace=1.0 if forced else 600.0) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=DEADLINE)
 
     assert process.returncode == 128 + number, err
     assert out.count("\n") == 1
@@ -171,7 +171,7 @@ def test_nobody_need_hear_it(tmp_path: Path, surface: Path, reader: str) -> None
         if reader == "gone":
             process.stderr.close()
         process.terminate()
-        assert process.wait(50) == 143
+        assert process.wait(DEADLINE) == 143
 
 
 def test_workers_inside_a_call_end_too(tmp_path: Path, surface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_workers_inside_a_call_end_too(tmp_path: Path, surface: Path, monkeypatc
     with program(tmp_path, surface, "here()" + WORKERS, grace=60.0) as process:
         wait_until(lambda: said.exists() and len(said.read_text().split()) == 2)
         process.terminate()
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=DEADLINE)
 
     assert process.returncode == 143, err
     assert json.loads(out)["kind"] == "Stopped"

@@ -113,7 +113,7 @@ def _free_port() -> int:
 def _running(command: list[object], port: int) -> Iterator[None]:
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
@@ -121,7 +121,7 @@ def _running(command: list[object], port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 @dataclass

@@ -304,7 +304,7 @@ def test_a_slow_zombie_moves_nothing(root: Path, elsewhere: Path) -> None:
 
 def swap_to_and_fro(root: Path, names: list[str], times: int, started: Event) -> None:
     """Let LATEST name one release after the other."""
-    started.wait(60)
+    started.wait(300)
     for number in range(times):
         before, release = read_pointer(root), find_release(root, names[number % len(names)])
         move_pointer(root, LATEST, expected=before, pointer=point_at(release, before))
