@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -65,6 +66,7 @@ def try_kinds(
         if name in tallies
         for number in range(few if short else many)
     ]
+    left = Counter(name for name, _, _ in asked)
     with ThreadPoolExecutor(at_once) as pool:
         for name, problem in pool.map(lambda args: one(*args), asked):
             if isinstance(problem, SkippedError):
@@ -73,6 +75,9 @@ def try_kinds(
                 tallies[name].add(problem)
                 if problem:
                     print(f"LOST {name}: {problem}", file=sys.stderr, flush=True)
+            left[name] -= 1
+            if not left[name]:
+                print(f"{name}: {tallies[name].tried} tried, {tallies[name].lost} lost", file=sys.stderr, flush=True)
     return tallies
 
 
