@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +52,7 @@ class StepResult:
         rows: Rows written now.
         counts: What else was counted: cold users, dropped rows ...
         spans: When and how each shard was computed, where a step has shards.
+        stages: Seconds of each stage of :mod:`batch.stages`, added up over threads and processes.
     """
 
     step: str
@@ -60,6 +61,7 @@ class StepResult:
     rows: int
     counts: dict[str, int]
     spans: tuple[Span, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

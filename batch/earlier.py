@@ -25,6 +25,7 @@ from artifacts.store import names_in
 from artifacts.tables import is_done, opening_arrow, verify_file
 from batch.session import Arrays, Session
 from batch.shards import inputs_digest
+from batch.stages import stage
 from batch.towers import Batch, UserVectors, encode_users, user_columns
 from features.encode import places, user_inputs
 
@@ -181,7 +182,8 @@ class EarlierShard:
         other bits, nothing is kept.
         """
         inputs, size = _told_now(self._session, rows), self._session.rows
-        sources, source, user = self._find(rows.column("user_id"), inputs)
+        with stage("merge"):
+            sources, source, user = self._find(rows.column("user_id"), inputs)
         new = np.flatnonzero(source < 0)
         start, done = 0, 0
         while start < rows.num_rows:
@@ -225,7 +227,8 @@ class EarlierShard:
         while self._window and self._window[0].user_ids[-1].as_py() < first:
             self._window.popleft()
         while not self._window or self._window[-1].user_ids[-1].as_py() < last:
-            told = next(self._batches, None)
+            with stage("read"):
+                told = next(self._batches, None)
             if told is None:
                 return
             if told.user_ids[-1].as_py() >= first:
@@ -234,8 +237,8 @@ class EarlierShard:
 
 def _told_now(session: Session, rows: pa.RecordBatch) -> Arrays:
     """What the graph is told of all of *rows*, and ``history_length``, by which a user is cold."""
-    spec, role = session.bundle.spec, session.bundle.role
-    inputs: Arrays = dict(user_inputs(rows, spec, role, rows.num_rows))
+    with stage("encode"):
+        inputs: Arrays = dict(user_inputs(rows, session.bundle.spec, session.bundle.role, rows.num_rows))
     return {**inputs, "history_length": rows.column("history_length").to_numpy()}
 
 
@@ -250,8 +253,9 @@ def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterat
         try:
             if not is_done(interests, inputs_digest(run, [session.bundle], [histories])):
                 continue
-            verify_file(histories)
-            verify_file(interests)
+            with stage("read"):
+                verify_file(histories)
+                verify_file(interests)
         except (StaleRunError, CorruptError):
             continue
         with (

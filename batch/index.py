@@ -30,6 +30,7 @@ from batch.recall import Sample, measure_recall, take_sample
 from batch.retrieve import Index, gather_vectors, most_of, open_index, read_ivf, require_searchable, search
 from batch.session import Session, open_session
 from batch.shards import inputs_digest, nothing, require_bundle
+from batch.stages import forget_stages, stage, stages
 from batch.towers import UserVectors, vectors_of
 
 FORMAT = 1
@@ -102,22 +103,28 @@ def build_index(
     with exclusive(layout.index.folder / ".lock"):
         if all(is_done(path, inputs) for path in outputs):
             return StepResult("index", 1, 1, 0, {})
-        catalogue = read_table(layout.catalogue).combine_chunks()
-        item_ids = _ids(run, catalogue)
-        rows, vectors, counts = _select(run, catalogue, item_ids)
+        forget_stages()
+        with stage("read"):
+            catalogue = read_table(layout.catalogue).combine_chunks()
+            item_ids = _ids(run, catalogue)
+            rows, vectors, counts = _select(run, catalogue, item_ids)
+            kept = _kept_index(earlier, user, options, vectors)
         faiss_threads = run.profile["faiss_threads"]
-        kept = _kept_index(earlier, user, options, vectors)
-        ivf = kept or train(vectors, options, threads=faiss_threads, device=chosen.name)
+        with stage("build"):
+            ivf = kept or train(vectors, options, threads=faiss_threads, device=chosen.name)
         index = Index(ivf, rows, vectors, 1, faiss_threads, most_of(chosen.name))
         session = open_session(user, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
         users = _encode_sample(run, session)
-        tuned = tune(index, users.vectors, users.counts, options)
+        with stage("search"):
+            tuned = tune(index, users.vectors, users.counts, options)
         ivf.nprobe = tuned["nprobe"]
         trained_on = training_rows(len(vectors), options)
         said = {"counts": counts, "trained_on": trained_on, "seed": options.seed, "type": options.type, **tuned}
-        _write(run, index, item_ids, said, inputs)
+        with stage("write"):
+            _write(run, index, item_ids, said, inputs)
     advance(len(rows))
-    return StepResult("index", 1, 0, len(rows), {**counts, "kept_lists": ivf.nlist} if kept else counts)
+    counted = {**counts, "kept_lists": ivf.nlist} if kept else counts
+    return StepResult("index", 1, 0, len(rows), counted, stages=stages())
 
 
 def _inputs(run: Run, user: Bundle, options: IndexOptions) -> str:

@@ -16,6 +16,7 @@ from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
 from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
+from batch.stages import stage
 from batch.towers import UserVectors, user_columns, user_vectors
 
 
@@ -98,7 +99,8 @@ def _write_shard(
 ) -> Mapping[str, int]:
     schema = schemas.interests(run.user_type, session.bundle.width)
     histories = run.layout.histories(task.shard, run.shards)
-    verify_file(histories)
+    with stage("read"):
+        verify_file(histories)
     cold = vectors = kept = 0
     with ExitStack() as attempt:
         writer = attempt.enter_context(writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs))

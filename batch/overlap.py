@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from batch.stages import stage
+
 T = TypeVar("T")
 U = TypeVar("U")
 _END: Any = object()
@@ -20,13 +22,22 @@ def reading_ahead(source: Iterator[T], *, depth: int = 4) -> Iterator[Iterator[T
     """
     with ThreadPoolExecutor(1) as pool:
 
+        def read() -> T:
+            with stage("read"):
+                return next(source, _END)
+
         def items() -> Iterator[T]:
-            waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
-            while (item := waiting.popleft().result()) is not _END:
-                waiting.append(pool.submit(next, source, _END))
+            waiting = deque(pool.submit(read) for _ in range(depth))
+            while (item := _awaited(waiting.popleft())) is not _END:
+                waiting.append(pool.submit(read))
                 yield item
 
         yield items()
+
+
+def _awaited(future: Future[T]) -> T:
+    with stage("wait"):
+        return future.result()
 
 
 @contextmanager
@@ -38,10 +49,14 @@ def working_side_by_side(work: Callable[[T], U], source: Iterable[T], *, workers
     """
     with ThreadPoolExecutor(workers) as pool:
 
+        def merge(item: T) -> U:
+            with stage("merge"):  # but for the stages within
+                return work(item)
+
         def results() -> Iterator[U]:
             waiting: deque[Future[U]] = deque()
             for item in source:
-                waiting.append(pool.submit(work, item))
+                waiting.append(pool.submit(merge, item))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -60,13 +75,18 @@ def writing_behind(sink: Callable[[T], None], *, depth: int = 4) -> Iterator[Cal
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[None]] = deque()
 
+        def write(item: T) -> None:
+            with stage("write"):
+                sink(item)
+
         def put(item: T) -> None:
             oldest = waiting.popleft() if len(waiting) >= depth else None
-            wait([oldest] if oldest else [])
-            waiting.append(pool.submit(sink, item))  # it is handed on whatever became of the one before
+            with stage("wait"):
+                wait([oldest] if oldest else [])
+            waiting.append(pool.submit(write, item))  # it is handed on whatever became of the one before
             if oldest:
                 oldest.result()
 
         yield put
         while waiting:
-            waiting.popleft().result()
+            _awaited(waiting.popleft())

@@ -22,6 +22,7 @@ from artifacts.tables import read_sidecar, writing_table
 from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
+from batch.stages import each, forget_stages, stage, stages
 from features.catalogue import encode_catalogue
 from features.day import data_day, require_day
 from features.histories import Cut, open_histories
@@ -105,6 +106,7 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
         NotReadyError: If the day's input is not there yet.
         InputError: If an input is wrong; the message names the file and the column.
     """
+    forget_stages()
     bundles = _read_bundles(request)
     semantic = _semantic(request, bundles)
     profile = resolve_profile(
@@ -126,7 +128,7 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
             write_sealed(layout.request(request.date, asked), answer, version=FORMAT)
         write_json(layout.current_run(request.date), {"run_key": run.run_key})
     rows = 0 if skipped else run.counts["users"]
-    return run, StepResult("prepare", request.shards, skipped, rows, run.counts)
+    return run, StepResult("prepare", request.shards, skipped, rows, run.counts, stages=stages())
 
 
 def _make(
@@ -210,12 +212,14 @@ def _write_tables(
         "spec": document_digest(spec.document()),
         **{f"vocabulary_{name}": _digest_of(bundles, name) for name in spec.features},
     }
-    catalogue, counts = encode_catalogue(request.inputs, spec=spec, vocabularies=vocabularies, groups=request.groups)
+    with stage("encode"):
+        found = encode_catalogue(request.inputs, spec=spec, vocabularies=vocabularies, groups=request.groups)
+    catalogue, counts = found
 
     write = partial(_write_table, said)
     write(layout.catalogue, [catalogue], catalogue.schema)
     with ExitStack() as stack:
-        with progress("reading", count_events(request.inputs)) as advance:
+        with stage("read"), progress("reading", count_events(request.inputs)) as advance:
             engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads, advance=advance)
             opened = open_histories(
                 request.inputs,
@@ -239,16 +243,16 @@ def _write_tables(
         user_type = sample.schema.field("user_id").type
         advance = stack.enter_context(progress("writing", histories.counts["users"]))
         for shard in range(request.shards):
-            rows = _counted(histories.histories(shard), advance)
+            rows = _counted(each("read", histories.histories(shard)), advance)
             write(layout.histories(shard, request.shards), rows, sample.schema)
-            write(layout.seen(shard, request.shards), histories.seen(shard), schemas.seen(user_type))
+            write(layout.seen(shard, request.shards), each("read", histories.seen(shard)), schemas.seen(user_type))
         return counts | histories.counts
 
 
 def _write_table(
     said: Mapping[str, str], path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
 ) -> None:
-    with writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
+    with stage("write"), writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
         for batch in batches:
             writer.write(batch)
 

@@ -12,6 +12,7 @@ from artifacts.contract import MOST_INTERESTS
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, reading_table, verify_file
+from batch.stages import stage
 from features.encode import NO_ITEM, list_parts, require_rows
 
 GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches on a GPU
@@ -207,9 +208,8 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
     faiss.omp_set_num_threads(index.threads)  # OpenMP keeps this for each calling thread
     faiss.cvar.distance_compute_blas_threshold = _NEVER
-    parameters = faiss.SearchParametersIVF()
-    parameters.nprobe = nprobe
-    scores, rows = index.ivf.search(queries, k, params=parameters)
+    with stage("search"):
+        scores, rows = index.ivf.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
     return rows, scores
 
 
@@ -295,14 +295,13 @@ def _drop(items: np.ndarray, wanted: np.ndarray, seen: Lists) -> np.ndarray:
     Gives int64 [users], of how many items that was. Each thing seen is looked up among those found: of a user these
     are many more, and both ascend.
     """
-    users, found = items.shape
-    owners = np.arange(users, dtype=np.uint64)
+    owners = np.arange(len(items), dtype=np.uint64)
     keys = (owners[:, None] << _WORD | items).ravel()
     asked = np.repeat(owners, seen.counts) << _WORD | seen.rows.view(np.uint64)
     places = np.searchsorted(keys, asked)
     places = places[np.append(keys, _MISSING)[places] == asked]
     wanted.ravel()[places] = False
-    return np.bincount(places // found, minlength=users)
+    return np.bincount(places // items.shape[1], minlength=len(items))
 
 
 def retrieve(

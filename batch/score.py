@@ -24,6 +24,7 @@ from batch.profile import require_profile
 from batch.retrieve import require_searchable
 from batch.session import Session, open_session
 from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
+from batch.stages import stage
 from features.encode import user_inputs
 
 
@@ -113,7 +114,8 @@ def _one_shard(
     schema = schemas.scores(run.user_type, run.item_type)
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
-        readers = [stack.enter_context(reading_table(path)) for path in tables]
+        with stage("read"):
+            readers = [stack.enter_context(reading_table(path)) for path in tables]
         writing = writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs)
         writer = finishing.enter_context(writing)
         source = _parts(tables, readers, session, run.profile["batch_lists"])
@@ -133,7 +135,8 @@ def _parts(
     for batches in _aligned(paths, readers):
         for start in range(0, batches[0].num_rows, rows):
             cut = [batch.slice(start, rows) for batch in batches]
-            inputs = user_inputs(cut[2], session.bundle.spec, Role.RANKER, session.rows) if session else {}
+            with stage("encode"):
+                inputs = user_inputs(cut[2], session.bundle.spec, Role.RANKER, session.rows) if session else {}
             yield Part(cut[0], cut[1], dict(inputs))
 
 

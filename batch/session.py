@@ -16,6 +16,7 @@ from artifacts.canary import ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
 from batch.profile import GPU_PROVIDER, Device, choose_device
+from batch.stages import stage
 
 # ONNX Runtime's errors have no common base.
 _RUNTIME_ERRORS = tuple(
@@ -72,7 +73,8 @@ class Session:
         names = list(outputs or OUTPUT_NAMES[self.bundle.role])
         feed = {name: self._ready(name, inputs[name]) for name in self._types}
         try:
-            results = self._runtime.run(names, feed)
+            with stage("run"):
+                results = self._runtime.run(names, feed)
         except _RUNTIME_ERRORS as error:
             raise InputError(f"{self.bundle.layout.graph}: the graph failed on a batch: {_words(error)}") from error
         used = len(next(iter(inputs.values())))

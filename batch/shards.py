@@ -16,6 +16,7 @@ from artifacts.store import exclusive, sweep_staged_files
 from artifacts.tables import is_done, sidecar_within
 from batch.memory import forget_peak, give_back_what_is_freed, peak_memory
 from batch.overlap import writing_behind
+from batch.stages import forget_stages, stages
 
 # Opened for a part of a step with its name and its rows, as far as they are known; gives what is told of rows done.
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
@@ -120,6 +121,7 @@ def _do_shards(
 ) -> StepResult:
     give_back_what_is_freed()
     forget_peak()
+    forget_stages()
     tasks = [Task(shard, output(shard), inputs(shard)) for shard in shards]
     counts: Counter[str] = Counter()
     spans: list[Span] = []
@@ -142,4 +144,6 @@ def _do_shards(
                 spans.append(Span(task.shard, round(began, 3), seconds, counted["rows"], peak_memory()))
                 counts.update(counted)
                 finish(stack.pop_all())
-    return StepResult(step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())), tuple(spans))
+    return StepResult(
+        step, len(tasks), skipped, counts.pop("rows", 0), dict(sorted(counts.items())), tuple(spans), stages()
+    )

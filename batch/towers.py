@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from artifacts.errors import InputError
 from batch.session import Arrays, Session
+from batch.stages import stage
 from features.encode import item_features, user_inputs
 
 
@@ -55,7 +56,9 @@ def encode_users(session: Session, batches: Iterable[pa.RecordBatch]) -> Iterato
     """Encode rows of ``histories`` (or ``sample``) into batches for *session*, a user or a ranker bundle's."""
     bundle = session.bundle
     for rows in cut(batches, session.rows):
-        yield Batch(rows, dict(user_inputs(rows, bundle.spec, bundle.role, session.rows)))
+        with stage("encode"):
+            inputs = dict(user_inputs(rows, bundle.spec, bundle.role, session.rows))
+        yield Batch(rows, inputs)
 
 
 def encode_items(session: Session, batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:

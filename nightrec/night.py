@@ -107,6 +107,9 @@ SeenFuture = Annotated[
 Channel = Annotated[
     str, typer.Option("--channel", help="The pointer that readers follow: it moves, and is compared with.")
 ]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Say where the time went: the stages of each step, rows a second, memory.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -132,6 +135,7 @@ def run(  # noqa: PLR0913 - the options of the command line
     supersede: Supersede = None,
     seen_future: SeenFuture = None,
     channel: Channel = "LATEST",
+    profile: Profile = False,
     json: Json = False,
 ) -> None:
     """Do the whole night: every step in order, none of them twice."""
@@ -159,7 +163,7 @@ def run(  # noqa: PLR0913 - the options of the command line
         if done:
             _show(f"Night of {day}, as far as it went", done)
         raise
-    _report(night, json=json)
+    _report(night, json=json, profile=profile)
     if night.published and night.published.moved and night.published.sequence == 1:
         said = f" --config {config}" if config != CONFIG else ""
         say("nightrec: the first release, and readers have it. Next:")
@@ -323,10 +327,24 @@ def _newest_day(config: "Config") -> str:
     return day.isoformat()
 
 
-def _report(night: "Night", *, json: bool) -> None:
+def _report(night: "Night", *, json: bool, profile: bool = False) -> None:
     _show(f"Night of {night.run.date}, run {night.run.run_key}", night.steps)
+    if profile:
+        _show_profile(night.steps)
     if json:
-        answer(night.document(), short=len(night.steps) == 1)  # a scheduler keeps what a step says
+        profiles = {"profile": {done.step: done.profile() for done in night.steps}} if profile else {}
+        answer({**night.document(), **profiles}, short=len(night.steps) == 1)  # a scheduler keeps what a step says
+
+
+def _show_profile(steps: "Sequence[Done]") -> None:
+    """Show where the time went; seconds of stages are added up over threads, so they may be more than the step's."""
+    rows = []
+    for done in steps:
+        whole = sum(done.stages.values()) or 1.0
+        stages = sorted(done.stages.items(), key=lambda stage: -stage[1])
+        shares = ", ".join(f"{name} {spent:.2f} s ({spent / whole:.0%})" for name, spent in stages)
+        rows.append((done.step, round(done.seconds, 2), done.speed, round(done.memory / 1e6), shares))
+    show("Where the time went", ("step", "seconds", "rows/s", "MB", "seconds of its threads"), rows)
 
 
 def _show(title: str, steps: "Sequence[Done]") -> None:

@@ -39,6 +39,8 @@ class Done:
         seconds: How long it took, on the clock on the wall.
         counts: What else was counted.
         about: What people want to know in words: what was published, gates that warned.
+        memory: The most bytes that one process of it held.
+        stages: Seconds of each stage, added up over threads and processes; see ``batch/stages.py``.
     """
 
     step: str
@@ -48,6 +50,8 @@ class Done:
     seconds: float
     counts: dict[str, int] = field(default_factory=dict)
     about: str = ""
+    memory: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -68,6 +72,11 @@ class Done:
         """What was counted, in words; what was not there is not named."""
         counted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.counts.items() if count)
         return "; ".join(part for part in (self.about, counted) if part)
+
+    def profile(self) -> dict[str, Any]:
+        """Where the time went, for JSON."""
+        stages = {name: round(spent, 3) for name, spent in self.stages.items()}
+        return {"seconds": round(self.seconds, 3), "rows_a_second": self.speed, "memory": self.memory, "stages": stages}
 
     def line(self) -> str:
         """Say it in one line, for a log."""
@@ -94,8 +103,14 @@ class Night:
             "item_shards": self.run.item_shards,
             "release": self.published and self.published.version,
             **{name: getattr(self.published, name) for name in _OF_A_RELEASE if self.published},
-            "steps": [{**asdict(done), "seconds": round(done.seconds, 3)} for done in self.steps],
+            "steps": [_said(done) for done in self.steps],
         }
+
+
+def _said(done: Done) -> dict[str, Any]:
+    of_profile = ("memory", "stages")
+    said = {name: value for name, value in asdict(done).items() if name not in of_profile}
+    return {**said, "seconds": round(done.seconds, 3)}
 
 
 def run_night(
@@ -269,14 +284,14 @@ def publish_run(
         ConflictError: If others publish elsewhere meanwhile: other content of the date, or again and again, or anything
             where a reason was given, which speaks of what was there before.
     """
-    start = time.monotonic()
+    watch = _begin()
     publish = partial(_publish, config, run, override=override, supersede=supersede, channel=channel)
     with exclusive(config.root / ".publish.lock"):
         published = _looking_again(publish, 1 if override or supersede else _LOOKS)
     tell_dashboards(config, run.date, channel)
     before = not published.stored and not published.moved
     about = f"{published.version}: {published.note}"
-    return published, Done("publish", 1, int(before), 0, time.monotonic() - start, about=about)
+    return published, Done("publish", 1, int(before), 0, watch.seconds, about=about, memory=peak_memory())
 
 
 def _publish(config: Config, run: Run, *, override: str | None, supersede: str | None, channel: str) -> "Published":
@@ -331,9 +346,20 @@ def _begin() -> _Watch:
 def _record(run: Run, result: StepResult, watch: _Watch, about: str = "") -> Done:
     """Keep the timing of a step that did something, beside those of the run's other steps."""
     seconds = watch.seconds
-    done = Done(result.step, result.shards, result.skipped, result.rows, seconds, result.counts, about)
+    timing = _timing(result, watch.began, seconds)
+    done = Done(
+        step=result.step,
+        shards=result.shards,
+        skipped=result.skipped,
+        rows=result.rows,
+        seconds=seconds,
+        counts=result.counts,
+        about=about,
+        memory=timing["memory"],
+        stages=result.stages,
+    )
     if result.skipped < result.shards:
-        change = partial(_with_timing, step=result.step, timing=_timing(result, watch.began, seconds))
+        change = partial(_with_timing, step=result.step, timing=timing)
         try:
             amend_sealed(run.layout.timings, change, version=1)
         except CorruptError:  # cut short as the power went: the night goes on, and begins to count anew
@@ -351,6 +377,7 @@ def _timing(result: StepResult, began: float, seconds: float) -> dict[str, Any]:
         "began": round(began, 3),
         "memory": max([span.memory for span in result.spans] or [peak_memory()]),
         "counts": result.counts,
+        "stages": {name: round(spent, 3) for name, spent in result.stages.items()},
         "spans": [asdict(span) for span in result.spans],
     }
 

@@ -117,6 +117,9 @@ def merge(results: Sequence[StepResult]) -> StepResult:
         rows=sum(result.rows for result in results),
         counts=counts,
         spans=tuple(span for result in results for span in result.spans),
+        stages={
+            name: sum(one.stages.get(name, 0.0) for one in results) for result in results for name in result.stages
+        },
     )
 
 
