@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.mirror import Mirror, mirror_of
+from artifacts.errors import RefusedError
+from artifacts.layout import RootLayout
+from artifacts.mirror import Mirror, mirror_of, open_mirror
+from artifacts.store import fetched, is_there, remove_file
 from release.check import check
 from release.diff import diff
 from release.nights import newest_night, recorded_nights
 from release.pointer import read_pointer, versions
 from release.prune import plan, prune, rules_of
 from release.publish import publish
+from release.refusal import write_refusal
 from release.releases import list_releases, pin, promote, resume, rollback, unpin, verify
 from release.revise import revise
 from tests.release.conftest import Night, make_run
@@ -40,6 +44,21 @@ def mirror(root: Path, made: Path) -> Mirror:
         if path.is_file() and not any(part.startswith(".") for part in key.parts):
             mirror.remote.upload(key.as_posix(), path)
     return mirror
+
+
+def test_the_page_of_a_refusal_is_the_newest_and_goes_everywhere(root: Path, mirror: Mirror, tmp_path: Path) -> None:
+    """One machine refuses the night, twice, and a third does it: no other reads an older page, or one that is gone."""
+    there = open_mirror(mirror.remote.url, cache=tmp_path / "elsewhere", retry_seconds=5, most_bytes=1 << 40)
+    page, seen = RootLayout(root).refusal("2026-03-04"), RootLayout(there).refusal("2026-03-04")
+    for reason in ("the day is not there", "the model has seen the future"):
+        assert write_refusal(root, "2026-03-04", "prepare", RefusedError(reason)) == []
+        text = fetched(seen, anew=True).read_text("utf-8")
+        assert f"Refused in the step prepare: {reason}" in text
+    assert f"<dd>{versions(root)[1]}</dd>" in text
+
+    remove_file(page)
+
+    assert not is_there(seen)
 
 
 def test_every_verb_does_there_what_it_does_here(root: Path, made: Path, mirror: Mirror, tmp_path: Path) -> None:
