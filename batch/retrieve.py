@@ -19,8 +19,7 @@ GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches o
 WIDENINGS = 4  # how often the search for a short list is doubled
 
 _NEVER = 1 << 30
-_MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-_LOW = np.uint64(0xFFFF_FFFF)
+_MISSING, _LOW = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF)
 _WORD = np.uint64(32)
 
 
@@ -208,8 +207,10 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
     faiss.omp_set_num_threads(index.threads)  # OpenMP keeps this for each calling thread
     faiss.cvar.distance_compute_blas_threshold = _NEVER
+    parameters = faiss.SearchParametersIVF()
+    parameters.nprobe = nprobe
     with stage("search"):
-        scores, rows = index.ivf.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
+        scores, rows = index.ivf.search(queries, k, params=parameters)
     return rows, scores
 
 
