@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 
     PUBLISHED = "published"  # readers of the channel have it, or had it
     STORED = "stored"  # a release that the channel does not lead to: held, withdrawn, replaced
-    REFUSED = "refused"  # by a gate
+    REFUSED = "refused"  # by a gate, or before its gates
     BLESSED = "blessed"  # by its gates, and there is no release: not published yet, or pruned
     UNFINISHED = "unfinished"  # a run without a verdict
     UNREADABLE = "unreadable"  # its record is missing or changed
@@ -67,7 +67,7 @@ class Recorded:
         figures: Every number that the gates measured, of all users.
         counts: What ``prepare`` counted.
         steps: By name, as far as they were timed.
-        problem: Why the record cannot be read.
+        problem: Why the record cannot be read, or that the night was refused before its gates.
     """
 
     date: str
@@ -84,8 +84,8 @@ class Recorded:
 
     @property
     def judged(self) -> bool:
-        """Whether it came to an end that its readers should hear of."""
-        return self.outcome in {Outcome.PUBLISHED, Outcome.STORED, Outcome.REFUSED}
+        """Whether it came to its gates, and to an end that its readers should hear of."""
+        return self.outcome in {Outcome.PUBLISHED, Outcome.STORED, Outcome.REFUSED} and not self.problem
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -261,15 +261,17 @@ def _of_release(root: Path, version: str, outcome: Outcome) -> Recorded:
 
 
 def _of_run(root: Path, date: str) -> Recorded | None:
-    """Tell of the run of *date* that was prepared last; None while none is prepared."""
+    """Tell of the run of *date* that was prepared last; None while none is prepared, nor one refused before that."""
     try:
         run = find_run(root, date)
         record = run.layout.record
         report = GateReport.read(record) if is_there(record.gates) else None
     except StaleRunError:
-        return None
+        return _refused(root, date)
     except CorruptError as error:
         return Recorded(date, Outcome.UNREADABLE, problem=str(error))
+    if report is None and (refused := _refused(root, date)):
+        return refused
     timings: dict[str, Any] = {}
     if is_there(run.layout.timings):
         with suppress(CorruptError):  # cut short as the power went: the night began to count anew
@@ -284,6 +286,13 @@ def _of_run(root: Path, date: str) -> Recorded | None:
         counts=run.counts,
         steps=_steps(timings),
     )
+
+
+def _refused(root: Path, date: str) -> Recorded | None:
+    """Tell of a night that was refused before its gates; None if it was not."""
+    if not is_there(RootLayout(root).refusal(date)):
+        return None
+    return Recorded(date, Outcome.REFUSED, problem=f"before its gates; `nightrec report {date}` shows why")
 
 
 def _outcome(report: GateReport | None) -> Outcome:

@@ -5,12 +5,17 @@ from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
 
+from artifacts.documents import write_json
 from artifacts.errors import InputError, RefusedError
 from artifacts.layout import RootLayout
 from artifacts.run import Run
+from release.check import check
+from release.gates import GATES
+from release.nights import newest_night, recorded_nights
 from release.publish import Published
 from release.refusal import write_refusal
 from release.releases import rollback
+from release.trend import trend_page
 
 LATE = RefusedError("data/events: expected events of 2026-03-04, found none; the deadline has passed")
 Release = Callable[..., Published]
@@ -95,3 +100,25 @@ def test_no_message_is_obeyed(tmp_path: Path) -> None:
 
     assert "<script" not in page
     assert escape(evil) in page
+
+
+def test_the_nights_on_record_tell_of_it(night: Callable[..., Run], released: Release, tmp_path: Path) -> None:
+    """It is refused on the page over the nights, and no newest night for dashboards: there is no figure of it."""
+    released(date="2026-03-02")
+    page_of(tmp_path)
+    unfinished = night(date="2026-03-05", shift=2)
+    write_json(RootLayout(tmp_path).current_run(unfinished.date), {"run_key": unfinished.run_key})
+    page_of(tmp_path, "2026-03-05")
+
+    nights = recorded_nights(tmp_path, nights=60)
+
+    assert [(one.date, str(one.outcome), one.problem) for one in nights] == [
+        ("2026-03-02", "published", ""),
+        ("2026-03-04", "refused", "before its gates; `nightrec report 2026-03-04` shows why"),
+        ("2026-03-05", "refused", "before its gates; `nightrec report 2026-03-05` shows why"),
+    ]
+    assert newest_night(tmp_path) == nights[0]
+    said = trend_page(nights, GATES, surface="shop", channel="LATEST")
+    assert "The newest night, 2026-03-05, is refused: before its gates; `nightrec report 2026-03-05` shows why" in said
+    check(unfinished, tmp_path, threads=1)
+    assert str(recorded_nights(tmp_path, nights=1)[0].outcome) == "blessed"  # what is judged tells of itself
