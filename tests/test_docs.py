@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nightrec.config import Config
+from nightrec.rates import Prices, Rates, read_rates
 from release.gates import configured_gates
 from tests.blocks import PAGES, ROOT, RUNS, Block, blocks_for, blocks_of, commands_in
 
@@ -91,9 +92,16 @@ def _of(language: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("block", _of("toml"))
-def test_each_toml_block_is_a_config_or_a_part_of_one(block: Block) -> None:
-    """Beside the few keys that every config has, it is taken as it stands; a model's spec is one of the examples'."""
+def test_each_toml_block_is_a_config_or_a_part_of_one(block: Block, tmp_path: Path) -> None:
+    """Beside the few keys that every config has, it is taken as it stands; a model's spec is one of the examples'.
+
+    What a plan assumes is read as the plan reads it.
+    """
     said = tomllib.loads(block.text)
+    if "gpu_pairs" in said:
+        (tmp_path / "rates.toml").write_text(block.text)
+        assert read_rates(tmp_path / "rates.toml") != (Rates(), Prices())
+        return
     if "item_features" in said:
         assert any(block.text in spec.read_text() for spec in (ROOT / "examples" / "own").glob("*.toml"))
         return

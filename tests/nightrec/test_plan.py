@@ -1,5 +1,6 @@
 """The plan: what it counts and how its estimates grow."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.inputs import Inputs, Source
+from nightrec.estimate import Means, Workload, estimate, kept_cost, total
 from nightrec.inputs import count_inputs
-from nightrec.plan import Means, Workload, estimate, total
+from nightrec.main import execute
+from nightrec.plan import readable
+from nightrec.rates import Prices
 from nightrec.values import bytes_of
 
 SIZES = Workload(
@@ -52,6 +56,98 @@ def test_more_work_is_never_less_effort(more: dict[str, int]) -> None:
 
     assert all(a.minutes >= b.minutes and a.disk >= b.disk for a, b in zip(after, before, strict=True))
     assert total(after)["minutes"] > total(before)["minutes"]
+
+
+BILLION = Workload(
+    events=60_000_000_000,
+    users=1_000_000_000,
+    items=100_000_000,
+    features=2,
+    history=20,
+    interests=4,
+    width=64,
+    ranked=True,
+)
+MANY = replace(MEANS, cores=16, workers=64, index_type="SQ8", machines=64, index_threads=16)
+
+
+def test_the_page_says_what_the_plan_of_a_billion_users_says() -> None:
+    """docs/scale.md shows no number that the command would not print."""
+    cores, cards = estimate(BILLION, MANY), estimate(BILLION, replace(MANY, machines=16, gpus=64))
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
+
+    for one, other in zip(cores, cards, strict=True):
+        shards = f"{one.shards:,}" if one.shards else ""
+        sizes = " | ".join(readable(size) for size in (one.disk, one.fetched, one.worker))
+        row = f"| {one.step} | {shards} | {sizes} | {one.minutes:,.0f} | {other.minutes:,.0f} |"
+        assert row.replace("|  |", "| |") in page
+    costs = f"cost {cores[-1].cost:.0f} or {cards[-1].cost:.0f} a night"
+    assert f"{costs}, and seven nights in the store {kept_cost(cores, Prices()):.0f} a month" in page
+
+
+def test_figures_that_can_be_worked_out_by_hand() -> None:
+    """At a billion users the plan is these products, whatever its code looks like."""
+    efforts = {effort.step: effort for effort in estimate(BILLION, MANY)}
+
+    assert efforts["interests"].shards == 15_259  # 1e9 / 65,536, rounded up
+    assert efforts["interests"].disk == 10**9 * (8 + 4 * 64 * 4)
+    assert efforts["index"].disk == 10**8 * 64
+    table = vectors = 10**8 * 64 * 4
+    assert efforts["score"].worker == 600e6 + table + vectors + 10**8 * 64 + 10**8 * (24 + 4 * 2)
+    searches = 4e9 * (10**8 / 200_000) ** 0.5 / 2_000
+    assert efforts["score"].minutes == pytest.approx((searches + 1e11 / 50_000) / (64 * 16) / 60)
+    assert efforts["prepare"].minutes == pytest.approx((6e10 / 5e5 + 1e9 / 5e5) / 16 / 60)
+
+
+def test_what_spreads_is_halved_by_twice_the_machines_and_the_rest_stays() -> None:
+    """Only items, interests and score are done by all machines."""
+    before, after = (
+        {effort.step: effort.minutes for effort in estimate(BILLION, replace(MANY, machines=machines, workers=256))}
+        for machines in (64, 128)
+    )
+
+    assert after["score"] == pytest.approx(before["score"] / 2)
+    assert {step: after[step] for step in ("prepare", "index", "check")} == {
+        step: before[step] for step in ("prepare", "index", "check")
+    }
+
+
+def test_a_night_that_does_not_exist_is_planned(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts that are said are not counted; rates and prices of a file are used, and all is in the answer."""
+    rates = surface.parent / "rates.toml"
+    rates.write_text("users = 50_000\nevents_a_user = 10\ncore_hour = 1\n")
+    said = ["--users", "1000000", "--items", "1000", "--machines", "2", "--cores", "4", "--rates", str(rates), "--json"]
+
+    assert execute(["plan", "--config", str(surface), *said]) == 0
+
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert answer["sizes"]["events"] == 10_000_000
+    assert (answer["means"]["machines"], answer["means"]["workers"]) == (2, 2)
+    assert (answer["rates"]["users"], answer["rates"]["pairs"], answer["prices"]["core_hour"]) == (50_000, 50_000, 1)
+    steps = {step["step"]: step for step in answer["steps"]}
+    assert steps["check"]["cost"] == pytest.approx(steps["check"]["minutes"] / 60 * 4)
+    assert "2 machines of 4 cores" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        ("", ["--users", "5"], "--users and --items: give both"),
+        ("user = 5", [], "user"),
+        ("users = 0", [], "users: expected a number above 0, found 0"),
+        ('users = "many"', [], "users"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(
+    surface: Path, capsys: pytest.CaptureFixture[str], text: str, options: list[str], says: str
+) -> None:
+    """Half of the counts, an unknown rate, and a rate that is none are one line each, code 2."""
+    rates = surface.parent / "rates.toml"
+    rates.write_text(text)
+
+    assert execute(["plan", "--config", str(surface), "--rates", str(rates), *options]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_no_users_are_no_error() -> None:
