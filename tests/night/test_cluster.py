@@ -191,9 +191,10 @@ def test_a_worker_killed_and_a_node_lost_change_no_byte(
         wait_until(lambda: not Path(f"/proc/{victim}").exists())
         assert victim not in waiting_at(interests, workers=2)
         first.close()
-        (away,) = {parent_of(pid) for pid in waiting_at(scores, workers=2)} - {head_of(cluster)}
+        nodes = {parent_of(pid): pid for pid in waiting_at(scores, workers=2)}
+        (away,) = set(nodes) - {head_of(cluster)}
         cluster.lose_node(away)
-        wait_until(lambda: len(workers_alive()) == 1)
+        wait_until(lambda: not Path(f"/proc/{nodes[away]}").exists())
         both.close()
         _, err = night.communicate(timeout=DEADLINE)
     cluster.add_node()
