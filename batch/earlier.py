@@ -1,22 +1,25 @@
-"""An earlier night as a cache: whose encoded input is unchanged keeps the vectors that were computed from it.
+"""An earlier night as a cache: a user or item whose encoded input is unchanged keeps the vectors computed from it.
 
 A vector depends on its row's encoded input, the bundle and the execution profile, and on nothing else. All three lie
 beside it in a run, so a run is asked and not a release: rows are compared number for number, and a night that was
 refused, withdrawn or never published serves as well. No file says whether a row was kept or computed.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artifacts.bundle import Bundle
+from artifacts.bundle import Bundle, Role
 from artifacts.errors import CorruptError, NightrecError, StaleRunError
 from artifacts.fields import DAY
 from artifacts.layout import RootLayout
@@ -26,8 +29,8 @@ from artifacts.tables import is_done, opening_arrow, verify_file
 from batch.session import Arrays, Session
 from batch.shards import inputs_digest
 from batch.stages import stage
-from batch.towers import Batch, UserVectors, encode_users, user_columns
-from features.encode import places, user_inputs
+from batch.towers import Batch, UserVectors, encode_items, encode_users, item_columns, user_columns
+from features.encode import item_features, places, user_inputs
 
 LOOKS = 7  # runs that are looked at, newest first
 SPAN_BATCHES = 16  # a span has at most as many rows as so many batches, however few of them are computed
@@ -75,17 +78,17 @@ def keeps_bits(bundle: Bundle) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A record batch of an earlier shard: what the graph was told of each user, and what it gave.
+    """A record batch of an earlier shard: what the graph was told of each user or item, and what it gave.
 
     Attributes:
-        user_ids: [n], ascending.
-        inputs: The graph's inputs and ``history_length``, each with n rows.
-        vectors: float32 [sum of counts, d], user after user.
-        counts: int64 [n].
-        starts: int64 [n], the row of each user's first vector.
+        ids: [n], ascending.
+        inputs: The graph's inputs and a user's ``history_length``, each with n rows.
+        vectors: float32 [sum of counts, d], row after row.
+        counts: int64 [n]; an item has one vector.
+        starts: int64 [n], the row of each one's first vector.
     """
 
-    user_ids: pa.Array
+    ids: pa.Array
     inputs: Arrays
     vectors: np.ndarray
     counts: np.ndarray
@@ -94,14 +97,14 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Neighbouring rows of ``histories``, of which some are computed, in one batch, and the others are kept.
+    """Neighbouring rows of ``histories`` or ``catalogue``: some are computed, in one batch, the others are kept.
 
     Attributes:
         rows: All of them.
         batch: The rows to compute and, behind them, *checked* kept ones; None if there are none.
         sources: Where kept rows are kept.
         source: int [n], which of *sources*; -1 for a row that is computed.
-        user: int [n], the user's row in its source.
+        place: int [n], the row in its source.
         checked: Rows of the span that are kept and computed nevertheless, to be compared.
     """
 
@@ -109,7 +112,7 @@ class Span:
     batch: Batch | None
     sources: tuple[Told, ...]
     source: np.ndarray
-    user: np.ndarray
+    place: np.ndarray
     checked: np.ndarray
 
 
@@ -119,10 +122,11 @@ def computed(batch: Batch) -> Span:
     return Span(batch.rows, batch, (), nowhere, nowhere, np.empty(0, np.int64))
 
 
-def spans_of(session: Session, batches: Iterator[pa.RecordBatch], earlier: "EarlierShard | None") -> Iterator[Span]:
-    """Cut rows of ``histories`` into spans; without an *earlier* shard each is one batch, every row of it computed."""
+def spans_of(session: Session, batches: Iterator[pa.RecordBatch], earlier: "EarlierRows | None") -> Iterator[Span]:
+    """Cut rows of a prepared table into spans; without *earlier* rows each is one batch, every row of it computed."""
     if earlier is None:
-        yield from map(computed, encode_users(session, batches))
+        encode = encode_items if session.bundle.role is Role.ITEM else encode_users
+        yield from map(computed, encode(session, batches))
         return
     for rows in batches:
         yield from earlier.spans(rows)
@@ -143,11 +147,12 @@ def joined(span: Span, found: UserVectors) -> UserVectors:
     starts = np.zeros(len(new), np.int64)
     for number, told in enumerate(span.sources):
         here = span.source == number
-        counts[here], starts[here] = told.counts[span.user[here]], told.starts[span.user[here]]
+        counts[here], starts[here] = told.counts[span.place[here]], told.starts[span.place[here]]
     rows = np.repeat(starts, counts) + places(counts)
     vectors = np.empty((len(rows), found.vectors.shape[1]), np.float32)
     first, *others = span.sources
-    first.vectors.take(rows, axis=0, mode="clip", out=vectors)  # in one go; whose vectors are elsewhere is put right
+    if len(first.vectors):  # in one go; what is of others, or new, is put right
+        first.vectors.take(rows, axis=0, mode="clip", out=vectors)
     for number, told in enumerate(others, 1):
         here = np.repeat(span.source == number, counts)
         vectors[here] = told.vectors[rows[here]]
@@ -163,16 +168,17 @@ def _require_repeated(span: Span, vectors: np.ndarray, counts: np.ndarray, again
     lengths = counts[span.checked]
     kept = vectors[np.repeat((np.cumsum(counts) - counts)[span.checked], lengths) + places(lengths)]
     if not np.array_equal(counts[span.checked], again.counts) or kept.tobytes() != again.vectors.tobytes():
-        raise NotRepeatedError("a kept user, computed once more, has other vectors")
+        raise NotRepeatedError("a kept row, computed once more, has other vectors")
 
 
-class EarlierShard:
-    """A shard of an earlier run, read once, as its users are asked for; made by :func:`opening_earlier`."""
+class EarlierRows:
+    """Rows of an earlier run, read once and in order, as tonight's are asked for."""
 
-    def __init__(self, session: Session, batches: Iterator[Told]) -> None:
-        """Take *batches* in order, each as late as it can be."""
+    def __init__(self, session: Session, read: Callable[[Any], Iterator[Told]]) -> None:
+        """Take the batches that *read* gives from an id on, each as late as it can be."""
         self._session = session
-        self._batches = batches
+        self._read = read
+        self._batches: Iterator[Told] | None = None
         self._window: deque[Told] = deque()
 
     def spans(self, rows: pa.RecordBatch) -> Iterator[Span]:
@@ -183,7 +189,7 @@ class EarlierShard:
         """
         inputs, size = _told_now(self._session, rows), self._session.rows
         with stage("merge"):
-            sources, source, user = self._find(rows.column("user_id"), inputs)
+            sources, source, place = self._find(rows.column(0), inputs)
         new = np.flatnonzero(source < 0)
         start, done = 0, 0
         while start < rows.num_rows:
@@ -195,55 +201,59 @@ class EarlierShard:
             checked = start + np.flatnonzero(source[start:stop] >= 0)[:spare]
             batch = self._batch(rows, inputs, np.concatenate([here, checked]))
             part = slice(start, stop)
-            yield Span(rows.slice(start, stop - start), batch, sources, source[part], user[part], checked - start)
+            yield Span(rows.slice(start, stop - start), batch, sources, source[part], place[part], checked - start)
             start, done = stop, done + len(here)
 
-    def _batch(self, rows: pa.RecordBatch, inputs: Arrays, users: np.ndarray) -> Batch | None:
-        if not len(users):
+    def _batch(self, rows: pa.RecordBatch, inputs: Arrays, chosen: np.ndarray) -> Batch | None:
+        if not len(chosen):
             return None
-        said = rows.select(["user_id", "history_length"]).take(pa.array(users))
-        return Batch(said, {name: array[users] for name, array in inputs.items() if name != "history_length"})
+        named = [name for name in rows.schema.names if name in {"user_id", "item_id", "history_length"}]
+        said = rows.select(named).take(pa.array(chosen))
+        return Batch(said, {name: array[chosen] for name, array in inputs.items() if name != "history_length"})
 
-    def _find(self, user_ids: pa.Array, inputs: Arrays) -> tuple[tuple[Told, ...], np.ndarray, np.ndarray]:
-        """Find who of *user_ids* was told the same before; gives the sources, and for each user which and where."""
-        self._move(user_ids)
-        source, user = np.full(len(user_ids), -1), np.full(len(user_ids), -1)
+    def _find(self, ids: pa.Array, inputs: Arrays) -> tuple[tuple[Told, ...], np.ndarray, np.ndarray]:
+        """Find of which *ids* the same was told before; gives the sources, and for each of them which and where."""
+        self._move(ids)
+        source, place = np.full(len(ids), -1), np.full(len(ids), -1)
         for number, told in enumerate(self._window):
-            where = pc.index_in(user_ids, value_set=told.user_ids)
+            where = pc.index_in(ids, value_set=told.ids)
             here = np.flatnonzero(where.is_valid().to_numpy(zero_copy_only=False))
             there = where.drop_null().to_numpy()
             for name, array in inputs.items():
                 same = told.inputs[name][there] == array[here]
                 same = same.all(axis=1) if same.ndim > 1 else same
                 here, there = here[same], there[same]
-            source[here], user[here] = number, there
-        return tuple(self._window), source, user
+            source[here], place[here] = number, there
+        return tuple(self._window), source, place
 
-    def _move(self, user_ids: pa.Array) -> None:
-        """Let go of what lies before the first of *user_ids*, and take what reaches to the last."""
-        if not len(user_ids):
+    def _move(self, ids: pa.Array) -> None:
+        """Let go of what lies before the first of *ids*, and take what reaches to the last."""
+        if not len(ids):
             return
-        first, last = user_ids[0].as_py(), user_ids[-1].as_py()
-        while self._window and self._window[0].user_ids[-1].as_py() < first:
+        first, last = ids[0].as_py(), ids[-1].as_py()
+        self._batches = self._batches or self._read(first)
+        while self._window and self._window[0].ids[-1].as_py() < first:
             self._window.popleft()
-        while not self._window or self._window[-1].user_ids[-1].as_py() < last:
+        while not self._window or self._window[-1].ids[-1].as_py() < last:
             with stage("read"):
                 told = next(self._batches, None)
             if told is None:
                 return
-            if told.user_ids[-1].as_py() >= first:
+            if told.ids[-1].as_py() >= first:
                 self._window.append(told)
 
 
-def _told_now(session: Session, rows: pa.RecordBatch) -> Arrays:
-    """What the graph is told of all of *rows*, and ``history_length``, by which a user is cold."""
+def _told_now(session: Session, rows: pa.RecordBatch | pa.Table) -> Arrays:
+    """What the graph is told of all of *rows*, and of users ``history_length``, by which one is cold."""
+    if session.bundle.role is Role.ITEM:
+        return dict(item_features(rows, session.bundle.spec))
     with stage("encode"):
         inputs: Arrays = dict(user_inputs(rows, session.bundle.spec, session.bundle.role, rows.num_rows))
     return {**inputs, "history_length": rows.column("history_length").to_numpy()}
 
 
 @contextmanager
-def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterator[EarlierShard | None]:
+def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterator[EarlierRows | None]:
     """Open the newest of *runs* that finished this shard with this bundle; None if there is none.
 
     Every byte is checked first. A file that is changed is as good as none: what it would save is computed.
@@ -262,12 +272,12 @@ def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterat
             opening_arrow(histories, columns=user_columns(session)) as told,
             opening_arrow(interests, columns=["user_id", "vectors"]) as given,
         ):
-            yield EarlierShard(session, _read(session, told, given))
+            yield EarlierRows(session, lambda _first: _users(session, told, given))
             return
     yield None
 
 
-def _read(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatchFileReader) -> Iterator[Told]:
+def _users(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatchFileReader) -> Iterator[Told]:
     for number in range(told.num_record_batches):
         rows, results = told.get_batch(number), given.get_batch(number)
         if not rows.column("user_id").equals(results.column("user_id")):
@@ -277,3 +287,49 @@ def _read(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatc
         counts = pc.list_value_length(lists).to_numpy().astype(np.int64)
         starts = np.cumsum(counts) - counts
         yield Told(rows.column("user_id"), _told_now(session, rows), vectors, counts, starts)
+
+
+def earlier_catalogue(session: Session, runs: Sequence[Run]) -> tuple[Run, pa.Table] | None:
+    """Find the newest of *runs* that embedded all its items with this bundle, with what the graph was told of them.
+
+    The catalogue's bytes are checked, those of the vectors when they are read.
+    """
+    for run in runs if keeps_bits(session.bundle) else ():
+        catalogue, shards = run.layout.catalogue, range(run.item_shards)
+        try:
+            inputs = inputs_digest(run, [session.bundle], [catalogue])
+            if not all(is_done(run.layout.items(shard, run.item_shards), inputs) for shard in shards):
+                continue
+            with stage("read"):
+                verify_file(catalogue)
+                with opening_arrow(catalogue, columns=item_columns(session)) as reader:
+                    return run, reader.read_all().combine_chunks()
+        except (StaleRunError, CorruptError):
+            continue
+    return None
+
+
+def earlier_items(session: Session, run: Run, catalogue: pa.Table) -> EarlierRows:
+    """Give the items of what :func:`earlier_catalogue` found, from any id on."""
+    return EarlierRows(session, partial(_items, session, run, catalogue))
+
+
+def _items(session: Session, run: Run, catalogue: pa.Table, first: Any) -> Iterator[Told]:
+    ids = catalogue.column("item_id")
+    place, rows = bisect_left(range(len(ids)), first, key=lambda row: ids[row].as_py()), len(ids)
+    for shard in range(run.item_shards):
+        start, path = shard * rows // run.item_shards, run.layout.items(shard, run.item_shards)
+        if (shard + 1) * rows // run.item_shards <= place:
+            continue
+        try:
+            verify_file(path)
+        except (StaleRunError, CorruptError) as error:
+            raise NotRepeatedError(f"an earlier run's item vectors cannot be kept: {error}") from error
+        with opening_arrow(path) as reader:
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                told = catalogue.slice(start, batch.num_rows)
+                start += batch.num_rows
+                vectors = batch.column("vector").flatten().to_numpy().reshape(-1, session.bundle.width)
+                numbers = np.arange(batch.num_rows)
+                yield Told(batch.column("item_id"), _told_now(session, told), vectors, np.ones_like(numbers), numbers)

@@ -11,7 +11,7 @@ from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
 from artifacts.tables import TableWriter, opening_arrow, verify_file, writing_table
-from batch.earlier import EarlierShard, NotRepeatedError, Span, joined, opening_earlier, spans_of
+from batch.earlier import EarlierRows, NotRepeatedError, Span, joined, opening_earlier, spans_of
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.session import Session, open_session
@@ -92,7 +92,7 @@ def _one_shard(
 def _write_shard(
     run: Run,
     session: Session,
-    earlier: EarlierShard | None,
+    earlier: EarlierRows | None,
     task: Task,
     finishing: ExitStack,
     advance: Advance,

@@ -19,8 +19,7 @@ GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches o
 WIDENINGS = 4  # how often the search for a short list is doubled
 
 _NEVER = 1 << 30
-_MISSING, _LOW = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF)
-_WORD = np.uint64(32)
+_MISSING, _LOW, _WORD = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF), np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ def items(config: Config, run: Run, threads: int) -> "Work":
     """Open the step ``items``, for ranges of the catalogue."""
     from batch.items import open_items
 
-    return open_items(run, tower(config, Role.ITEM), device=config.night.device, threads=threads)
+    bundle, earlier = tower(config, Role.ITEM), earlier_of(config, run)
+    return open_items(run, bundle, earlier=earlier, device=config.night.device, threads=threads)
 
 
 def interests(config: Config, run: Run, threads: int) -> "Work":

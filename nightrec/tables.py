@@ -201,8 +201,8 @@ class Night(Table):
     faiss_threads: Annotated[Positive, Field(le=1_024)] = 2
     """Threads of k-means, whose result changes with them; part of the execution profile."""
     keep_unchanged: Annotated[bool, Strict()] = True
-    """Whose encoded input is unchanged keeps the vectors of an earlier run, and unchanged items their index: no byte
-    depends on it."""
+    """Users and items whose encoded input is unchanged keep the vectors of an earlier run, and unchanged items their
+    index: no byte depends on it."""
 
 
 class DayRules(Table):

@@ -92,6 +92,22 @@ def test_only_what_changed_is_computed(two_nights, user_bundle, monkeypatch):
     assert {40, 170, 490} <= set(asked[0].rows.column("user_id").to_pylist())
 
 
+def test_of_users_who_were_all_cold_the_first_to_come_are_computed(make_run, tiny, user_bundle):
+    """Last night had no vector at all; who has a history by now is given some, and the cold stay so."""
+    before, kept, full = (make_run(users=0, name=name) for name in ("before", "kept", "full"))
+    user_ids, inputs = tiny.shard_users(20, 0)
+    cold = {**inputs, **{name: np.zeros_like(inputs[name]) for name in ("history_item_id", "history_category")}}
+    write_shard(before, tiny, user_ids, cold)
+    for run in (kept, full):
+        write_shard(run, tiny, user_ids, inputs)
+    computed(before, user_bundle)
+
+    found, counts = computed(kept, user_bundle, before)
+
+    assert found == computed(full, user_bundle)[0]
+    assert counts["kept"] == counts["cold"] > 0
+
+
 @pytest.mark.parametrize("which", ["histories", "interests"])
 @pytest.mark.parametrize("place", [100, -100, "sidecar"])
 def test_a_changed_byte_of_the_earlier_run_is_found_and_all_is_computed(two_nights, user_bundle, which, place):

@@ -21,7 +21,7 @@ def test_every_item_of_the_catalogue_gets_the_vector_that_numpy_computes(make_ru
     expected = weights.vectors(catalogue["feature_item_id"].to_numpy(), catalogue["feature_category"].to_numpy())
     np.testing.assert_array_equal(_vectors(run), expected)
     assert (result.step, result.shards, result.skipped, result.rows) == ("items", 1, 0, 45)
-    assert result.counts == {"not_finite": 0, "zero": 0}
+    assert result.counts == {"not_finite": 0, "zero": 0, "kept": 0}
 
 
 @pytest.mark.parametrize("item_shards", [2, 3, 7, 50])

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artifacts.run import find_run
-from tests.night.shop import Shop, run_nightrec
+from tests.night.shop import ITEMS, Shop, run_nightrec
 
 DATES = ("2026-03-29", "2026-03-30", "2026-03-31")
 LEFT = "item-0001"  # leaves the catalogue before the last night, so that the index is built anew
@@ -65,6 +65,7 @@ def test_nights_in_a_row_have_the_bytes_of_full_nights(shop: Shop, tmp_path: Pat
     assert counts(incremental[0], "interests")["kept"] == 0
     for night in incremental[1:]:
         assert night["steps"][3]["rows"] / 2 < counts(night, "interests")["kept"] < night["steps"][3]["rows"]
+    assert [counts(night, "items")["kept"] for night in incremental] == [0, ITEMS - 1, ITEMS - 2]  # one is excluded
     assert ["kept_lists" in counts(night, "index") for night in incremental] == [False, True, False]
 
 
