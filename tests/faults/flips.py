@@ -73,6 +73,14 @@ BUNDLE_FILES = {
     "bundle: canary rows": "canary.arrow",
     "bundle: contract": "bundle.json",
 }
+EARLIER_FILES = {
+    "earlier run: run.json": "run.json",
+    "earlier run: histories": "prepare/histories/00001-of-00003.arrow",
+    "earlier run: interests": "interests/00001-of-00003.arrow",
+    "earlier run: sidecar of interests": f"interests/00001-of-00003.arrow{SIDECAR_SUFFIX}",
+    "earlier run: item vectors": "items/00001-of-00002.arrow",
+    "earlier run: index": "index/ivf.faiss",
+}
 RELEASE_FILES = {
     "release: scores": "scores/00001-of-00003.arrow",
     "release: interests": "interests/00001-of-00003.arrow",
@@ -232,6 +240,17 @@ def in_bundle(stage: Stage, folder: Path, random_: random.Random, number: int, *
     return lost(stage, folder / "store")
 
 
+def in_earlier_run(stage: Stage, folder: Path, random_: random.Random, number: int, *, file: str) -> str:
+    """Harm a file of yesterday's run, whose vectors tonight would keep: tonight ends well, in its bytes."""
+    snapshots = _snapshots(stage)
+    root = folder / "store"
+    shutil.copytree(snapshots / "prepare", root)
+    harm = HARMS[number % len(HARMS)] if number else random_.choice(HARMS)
+    _harm(harm, _run_folder(root, YESTERDAY) / file, Place("prepare", file), snapshots, root, random_)
+    again = rerun(stage, Night(stage.shop, root))
+    return f"{harm}: {again}" if again else ""
+
+
 def in_release(stage: Stage, folder: Path, random_: random.Random, number: int, *, file: str) -> str:
     """Harm a file of yesterday's release: `verify` names it, and tonight does not take it for a yardstick unseen."""
     snapshots = _snapshots(stage)
@@ -289,6 +308,7 @@ def _rows() -> dict[str, tuple[Trial, int, int]]:
     trials: list[tuple[str, Callable[..., str]]] = [
         *((name, partial(in_bundle, file=file)) for name, file in BUNDLE_FILES.items()),
         *((name, partial(in_run, place=place)) for name, place in RUN_FILES.items()),
+        *((name, partial(in_earlier_run, file=file)) for name, file in EARLIER_FILES.items()),
         *((name, partial(in_release, file=file)) for name, file in RELEASE_FILES.items()),
     ]
     for name, trial in trials:
