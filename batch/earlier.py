@@ -8,7 +8,7 @@ refused, withdrawn or never published serves as well. No file says whether a row
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,6 +32,7 @@ from batch.stages import stage
 from batch.towers import Batch, UserVectors, encode_items, encode_users, item_columns, user_columns
 from features.encode import item_features, places, user_inputs
 
+UNUSABLE = (StaleRunError, CorruptError, FileNotFoundError)  # of an earlier run; it may be pruned meanwhile
 LOOKS = 7  # runs that are looked at, newest first
 SPAN_BATCHES = 16  # a span has at most as many rows as so many batches, however few of them are computed
 
@@ -260,24 +261,31 @@ def opening_earlier(session: Session, runs: Sequence[Run], shard: int) -> Iterat
     """
     for run in runs if keeps_bits(session.bundle) else ():
         histories, interests = run.layout.histories(shard, run.shards), run.layout.interests(shard, run.shards)
-        try:
-            if not is_done(interests, inputs_digest(run, [session.bundle], [histories])):
+        with ExitStack() as stack:
+            try:
+                if not is_done(interests, inputs_digest(run, [session.bundle], [histories])):
+                    continue
+                told = stack.enter_context(_opening(histories, user_columns(session)))
+                given = stack.enter_context(_opening(interests, ["user_id", "vectors"]))
+            except UNUSABLE:
                 continue
-            with stage("read"):
-                verify_file(histories)
-                verify_file(interests)
-        except (StaleRunError, CorruptError):
-            continue
-        with (
-            opening_arrow(histories, columns=user_columns(session)) as told,
-            opening_arrow(interests, columns=["user_id", "vectors"]) as given,
-        ):
-            yield EarlierRows(session, lambda _first: _users(session, told, given))
+            yield EarlierRows(session, partial(_users, session, told, given))
             return
     yield None
 
 
-def _users(session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatchFileReader) -> Iterator[Told]:
+@contextmanager
+def _opening(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatchFileReader]:
+    with stage("read"):
+        verify_file(path)
+    with opening_arrow(path, columns=columns) as reader:
+        yield reader
+
+
+def _users(
+    session: Session, told: pa.RecordBatchFileReader, given: pa.RecordBatchFileReader, _first: Any
+) -> Iterator[Told]:
+    """Read a shard from its begin, wherever tonight's first user is."""
     for number in range(told.num_record_batches):
         rows, results = told.get_batch(number), given.get_batch(number)
         if not rows.column("user_id").equals(results.column("user_id")):
@@ -300,11 +308,9 @@ def earlier_catalogue(session: Session, runs: Sequence[Run]) -> tuple[Run, pa.Ta
             inputs = inputs_digest(run, [session.bundle], [catalogue])
             if not all(is_done(run.layout.items(shard, run.item_shards), inputs) for shard in shards):
                 continue
-            with stage("read"):
-                verify_file(catalogue)
-                with opening_arrow(catalogue, columns=item_columns(session)) as reader:
-                    return run, reader.read_all().combine_chunks()
-        except (StaleRunError, CorruptError):
+            with _opening(catalogue, item_columns(session)) as reader:
+                return run, reader.read_all().combine_chunks()
+        except UNUSABLE:
             continue
     return None
 
@@ -321,11 +327,11 @@ def _items(session: Session, run: Run, catalogue: pa.Table, first: Any) -> Itera
         start, path = shard * rows // run.item_shards, run.layout.items(shard, run.item_shards)
         if (shard + 1) * rows // run.item_shards <= place:
             continue
-        try:
-            verify_file(path)
-        except (StaleRunError, CorruptError) as error:
-            raise NotRepeatedError(f"an earlier run's item vectors cannot be kept: {error}") from error
-        with opening_arrow(path) as reader:
+        with ExitStack() as stack:
+            try:
+                reader = stack.enter_context(_opening(path, ["item_id", "vector"]))
+            except UNUSABLE as error:
+                raise NotRepeatedError(f"an earlier run's item vectors cannot be kept: {error}") from error
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
                 told = catalogue.slice(start, batch.num_rows)

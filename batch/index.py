@@ -25,6 +25,7 @@ from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
+from batch.earlier import UNUSABLE
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
 from batch.retrieve import Index, gather_vectors, most_of, open_index, read_ivf, require_searchable, search
@@ -143,7 +144,7 @@ def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vec
                 continue
             item_ids = read_table(run.layout.catalogue)["item_id"].combine_chunks()
             index = open_index(run, item_ids, device="cpu")
-        except (StaleRunError, CorruptError):
+        except UNUSABLE:
             continue
         if np.array_equal(index.vectors.view(np.int32), vectors.view(np.int32)):
             return index.ivf

@@ -15,6 +15,7 @@ from artifacts.bundle import Bundle, Role
 from artifacts.layout import sidecar_of
 from artifacts.run import Run, run_key_of
 from artifacts.tables import writing_table
+from batch import earlier as module
 from batch import interests as step
 from batch.earlier import LOOKS, earlier_runs, keeps_bits
 from batch.interests import compute_interests
@@ -119,6 +120,22 @@ def test_a_changed_byte_of_the_earlier_run_is_found_and_all_is_computed(two_nigh
     content[30 if place == "sidecar" else place] ^= 1
     damaged.write_bytes(content)
 
+    found, counts = computed(tonight, user_bundle, before)
+
+    assert (found, counts["kept"]) == (full, 0)
+
+
+def test_a_run_that_is_pruned_meanwhile_is_done_without(two_nights, user_bundle, monkeypatch):
+    """What was whole a moment ago is gone when it is opened: tonight goes on, and computes all."""
+    before, tonight, full = two_nights
+    real = module.verify_file
+
+    def pruned(path):
+        found = real(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(module, "verify_file", pruned)
     found, counts = computed(tonight, user_bundle, before)
 
     assert (found, counts["kept"]) == (full, 0)
