@@ -149,8 +149,9 @@ def _fit(config: "Config", model: str) -> None:
 
     train, asked = _train(config), _asked(config, model)
     mind, bst = networks_of(train)
-    told = _told(config)
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
+    say(f"nightrec: {model.upper()}: reads the events through {last}")
+    told = _told(config)
     days, every_day = _days(config, train.until, last), _days(config, last, last)
     if model == _MIND:
         fit_chosen = partial(fit_mind, **told, config=mind[0])
@@ -168,6 +169,7 @@ def _fit(config: "Config", model: str) -> None:
         """Fit with the MIND that has seen the same days, or with the one of earlier days."""
         own = _MIND if split is every_day or not train.refit else _MIND + _CHOSEN
         retrieval = load_checkpoint(folder / (own if options.in_sample else _RETRIEVAL))
+        say(f"nightrec: {model.upper()}: finds its candidates, of the days through {split.trained_through}")
         return fit_bst(
             **told, split=split, retrieval=retrieval, night=_night(config), config=bst[0], options=options, out=out
         )

@@ -64,7 +64,10 @@ def test_both_networks_are_fitted_once_with_the_same_vocabularies(training: Path
         fitted = command("fit", name, "--config", training, "--json")
         assert fitted.returncode == 0, fitted.stderr
         assert json.loads(fitted.stdout)["trained_through"] == "2026-03-05"
-        assert f"nightrec: {name.upper()}, epoch 1 of 1: loss " in fitted.stderr  # minutes of silence look like a hang
+        said = [line for line in fitted.stderr.splitlines() if line.startswith(f"nightrec: {name.upper()}")]
+        assert said[0] == f"nightrec: {name.upper()}: reads the events through 2026-03-10"
+        assert f"nightrec: {name.upper()}, epoch 1 of 1: loss " in said[-1]  # minutes of silence look like a hang
+        assert ("nightrec: BST: finds its candidates, of the days through 2026-03-05" in said) == (name == "bst")
     weights = {path: path.read_bytes() for path in models.rglob("weights.npz")}
     words = [path.read_bytes() for path in sorted(models.rglob("item_id.arrow"))]
 
