@@ -12,6 +12,7 @@ import pytest
 from artifacts.documents import read_json
 from artifacts.layout import RootLayout
 from artifacts.mirror import open_mirror
+from artifacts.run import find_run
 from artifacts.store import fetched, names_in, read_bytes
 from release.releases import verify
 from tests.night.shop import DATE, NIGHTREC, Shop, content_of, only_release, run_nightrec
@@ -115,6 +116,26 @@ def test_content_is_fetched_once(night: tuple[Path, str], tmp_path: Path) -> Non
     of_run = fetched(RootLayout(root).run(DATE, run).folder / name)
     assert of_release.samefile(of_run)
     assert len(list((tmp_path / "cache" / "sha256").glob("??/[0-9a-f]*"))) == 1
+
+
+@pytest.mark.usefixtures("reach_s3")
+def test_what_another_machine_computed_last_night_is_kept(shop: Shop, s3: Server, plain: Path, tmp_path: Path) -> None:
+    """A machine that has never seen the bucket keeps the rows of last night's run there, in the bytes of any night."""
+    url = s3.root()
+    config = config_for(shop, tmp_path, url)
+    kept = {}
+    for date in ("2026-03-30", DATE):
+        for verb in ("prepare", "items", "index", "interests"):
+            environment = environment_of(s3, tmp_path / f"{verb}-{date}")
+            finished = run_nightrec(verb, "--config", config, "--date", date, "--json", environment=environment)
+            assert finished.returncode == 0, finished.stderr
+            kept[verb, date] = json.loads(finished.stdout)["steps"][0]["counts"]
+
+    assert kept["interests", "2026-03-30"]["kept"] == 0 < kept["interests", DATE]["kept"]
+    assert kept["items", DATE]["kept"] > 0 < kept["index", DATE]["kept_lists"]
+    local, there = find_run(plain / "store", DATE), find_run(mirror(url, tmp_path / "cache"), DATE)
+    for name in ("interests/00001-of-00003.arrow", "items/00001-of-00002.arrow", "index/ivf.faiss"):
+        assert fetched(there.folder / name).read_bytes() == (local.folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("which", ["s3", "azure"])
