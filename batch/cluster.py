@@ -11,8 +11,9 @@ import os
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from artifacts.errors import NightrecError, told_by_worker
@@ -29,7 +30,7 @@ _PATIENCE = 120  # looks without a worker, after which a person is told what is 
 def joined_cluster() -> Iterator[None]:
     """Join the cluster at ``RAY_ADDRESS``, which is left running; without one, start Ray here and end it afterwards.
 
-    Within the block it does nothing a second time.
+    Within the block it does nothing a second time, and nothing that is printed on standard output is seen.
 
     Raises:
         NightrecError: If the cluster cannot be joined.
@@ -42,11 +43,12 @@ def joined_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _join(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray speaks there of workers that are lost
+        _join(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _join(address: str | None) -> None:
@@ -118,7 +120,7 @@ def run_shards(
         cores: Of each.
         gpus: Of each.
         done: Told of each shard that is done.
-        say: Told what is waited for, if it takes long.
+        say: Told of workers that are lost, and what is waited for, if it takes long.
 
     Raises:
         NightrecError: What a worker raised on purpose, or that several died of the same shard.
@@ -127,7 +129,7 @@ def run_shards(
     import ray
 
     hired = ray.remote(Worker).options(num_cpus=cores, num_gpus=gpus, scheduling_strategy="SPREAD")
-    crew = _Crew(lambda: hired.remote(open_), deque(shards))
+    crew = _Crew(lambda: hired.remote(open_), say, deque(shards))
     results: list[StepResult] = []
     try:
         for _ in range(min(workers, len(shards))):
@@ -152,6 +154,7 @@ class _Crew:
     """The workers of one step: who is awaited, with what, and who is idle."""
 
     hire_one: Callable[[], Any]
+    say: Callable[[str], None]
     waiting: deque[int]
     awaited: dict[Any, tuple[Any, int | None]] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
@@ -205,6 +208,7 @@ class _Crew:
             )
         if shard is not None:
             self.waiting.appendleft(shard)
+            self.say(f"a worker is lost; shard {shard}, which it had, is given to another ({_one_line(error)})")
         self.hire()
 
     def dismiss(self) -> None:

@@ -13,19 +13,20 @@ os.environ |= {**ON_LOOPBACK, "RAY_TMPDIR": sys.argv[1]}  # read when Ray is imp
 from ray.cluster_utils import Cluster  # noqa: E402
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+CACHE = {"NIGHTREC_CACHE": f"{sys.argv[1]}/cache"}  # of the second machine; what it makes is not where the first looks
 
 
 def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     try:
-        cluster.add_node(**NODE)
+        cluster.add_node(**NODE, env_vars=CACHE)
         print(cluster.address, flush=True)
         for line in sys.stdin:
             (node,) = (node for node in cluster.worker_nodes if raylet_of(node) == int(line))
             cluster.remove_node(node, allow_graceful=False)
             print("gone", flush=True)
             sys.stdin.readline()
-            cluster.add_node(**NODE)
+            cluster.add_node(**NODE, env_vars=CACHE)
             print("there", flush=True)
     finally:
         cluster.shutdown()

@@ -19,6 +19,8 @@ from artifacts.layout import RunLayout
 from artifacts.run import find_run
 from artifacts.store import exclusive
 from tests.night.shop import DATE, NIGHTREC, Shop, content_of, only_release, run_nightrec
+from tests.stores.servers import Server, s3
+from tests.stores.test_nights import config_for, content_in, mirror
 
 pytestmark = pytest.mark.ray
 SHARDS = 3
@@ -28,10 +30,12 @@ DEADLINE = 300  # seconds until what does not come about is a failure
 
 @dataclass(frozen=True)
 class Cluster:
-    """The process whose nodes it has, and its address."""
+    """The process whose nodes it has, its address, where its caches lie, and a store that its nodes reach."""
 
     process: subprocess.Popen[str]
     address: str
+    folder: Path
+    store: Server
 
     def lose_node(self, raylet: int) -> None:
         assert self._told(str(raylet)) == "gone"
@@ -60,12 +64,21 @@ def cluster() -> Iterator[Cluster]:
     """Two nodes of one core each; they are gone when the test is, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     command = [sys.executable, "-m", "tests.night.cluster", folder]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        s3() as store,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **store.environment, "NIGHTREC_CACHE": str(folder / "head")},
+        ) as process,
+    ):
         assert process.stdin
         assert process.stdout
         address = process.stdout.readline().strip()
         assert address, "the cluster did not come about"
-        yield Cluster(process, address)
+        yield Cluster(process, address, folder, store)
         process.stdin.close()
         assert process.wait(DEADLINE) == 0
     shutil.rmtree(folder, ignore_errors=True)
@@ -200,6 +213,8 @@ def test_a_worker_killed_and_a_node_lost_change_no_byte(
     cluster.add_node()
 
     assert night.returncode == 0, err
+    assert "nightrec: interests: a worker is lost; shard" in err
+    assert "nightrec: score: a worker is lost; shard" in err
     assert content_of(only_release(tmp_path / "store")) == content_of(only_release(plain / "store"))
 
 
@@ -227,6 +242,65 @@ def test_an_error_of_a_worker_is_the_line_of_a_local_one(plain: Path, cluster: C
     assert (night.returncode, err.splitlines()[-1]) == (4, local.stderr.splitlines()[-1])
     assert str(changed) in err
     assert "Traceback" not in err
+
+
+DEADLY = """
+import os, sys
+from artifacts.errors import NightrecError
+from artifacts.run import StepResult
+from batch.cluster import joined_cluster, run_shards
+def open_():
+    return lambda shards, advance: os._exit(7) if shards == [1] else StepResult("items", 1, 0, 5, {})
+def run(shards):
+    return run_shards(open_, shards, workers=2, cores=1, gpus=0, done=done.append, say=say)
+def say(text):
+    print(text, file=sys.stderr)
+done = []
+with joined_cluster():
+    results = run([0, 2, 3])
+    try:
+        run([0, 1])
+    except NightrecError as error:
+        say(error)
+assert sum(result.rows for result in results) == 15
+assert set(done) == {0, 2, 3}
+"""
+
+
+def test_a_shard_that_takes_three_workers_with_it_ends_the_step(cluster: Cluster) -> None:
+    """What dies of its own shard is not tried for ever, and the shard is named."""
+    finished = subprocess.run(
+        [sys.executable, "-c", DEADLY],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+        env={**os.environ, **ON_LOOPBACK, "RAY_ADDRESS": cluster.address},
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == ""  # which is for what --json answers
+    *told, ended = finished.stderr.splitlines()
+    assert [line.partition(", which")[0] for line in told] == ["a worker is lost; shard 1"] * 2
+    assert ended.startswith("shard 1: its workers die, 3 of them so far")
+
+
+def test_machines_that_share_a_store_and_nothing_else(
+    shop: Shop, plain: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a cache of its own, and what they make meets in the store."""
+    for key, value in {**cluster.store.environment, "NIGHTREC_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(key, value)
+    url = cluster.store.root()
+
+    with night_on(cluster.address, config_for(shop, tmp_path, url)) as night:
+        _, err = night.communicate(timeout=DEADLINE)
+
+    assert night.returncode == 0, err
+    assert content_in(mirror(url, tmp_path / "reader")) == content_of(only_release(plain / "store"))
+    caches = [cluster.folder / name for name in ("head", "cache")]
+    made = {path.name for cache in caches for path in cache.rglob(f"scores/*-of-{SHARDS:05}.arrow")}
+    assert len(made) == SHARDS
 
 
 def test_without_a_cluster_it_has_one_of_its_own(plain: Path, tmp_path: Path, short: Path) -> None:
