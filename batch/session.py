@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from artifacts.bundle import OUTPUT_NAMES, Bundle, Tensor, feature_of, input_names
-from artifacts.canary import ABSOLUTE, RELATIVE, read_canary
+from artifacts.canary import ABSOLUTE, NARROW_ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
 from batch.profile import GPU_PROVIDER, Device, choose_device
@@ -220,8 +220,9 @@ def _require_close(session: Session, name: str, expected: np.ndarray, found: np.
     where = f"{bundle.role} bundle {bundle.folder} on {session.device.hardware}"
     if expected.shape != found.shape:
         raise ParityError(f"{where}: canary output {name}: expected the shape {expected.shape}, found {found.shape}")
+    absolute = NARROW_ABSOLUTE if bundle.about.get("precision") == "int8" else ABSOLUTE
     off = np.abs(found.astype(np.float64) - expected)
-    bad = ~((off <= ABSOLUTE) | (off <= RELATIVE * np.abs(expected.astype(np.float64))))  # NaN is bad
+    bad = ~((off <= absolute) | (off <= RELATIVE * np.abs(expected.astype(np.float64))))  # NaN is bad
     if bad.any():
         worst = tuple(np.argwhere(bad)[0])
         raise ParityError(

@@ -52,7 +52,7 @@ Run = Callable[[Arrays], Arrays]
 
 
 @dataclass(slots=True)
-class _Figures:
+class Figures:
     """What the gate saw.
 
     Attributes:
@@ -70,6 +70,7 @@ class _Figures:
     idle: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
+        """What the contract tells of it."""
         return {
             "cases": self.cases,
             "relative": RELATIVE,
@@ -116,7 +117,7 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
     Raises:
         ParityError: At the first case that fails, naming it, where, and how far off.
     """
-    graph, figures = open_graph(path), _Figures()
+    graph, figures = open_graph(path), Figures()
     for case, inputs in _comparisons(source):
         expected = _run_source(source, case, inputs)
         found = _run_graph(source, graph, case, inputs)
@@ -128,16 +129,22 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
         if source.role is Role.USER:
             _require_interests(source, case, found)
         figures.cases.append(case)
-    _check_rows(source, graph, figures)
-    _check_processes(source, graph, open_graph(path), figures)
-    if source.role is Role.RANKER:
-        _check_candidates(source, graph, figures)
+    check_alone(source, path, figures)
     if source.dynamic_length:
         _check_lengths(source, graph, figures)
     figures.idle = _idle_inputs(source, graph)
     if source.similarity == "cosine":
         _check_unit_length(source, graph, figures)
     return figures.document()
+
+
+def check_alone(source: Source, path: Path, figures: Figures) -> None:
+    """Hold the graph at *path* against itself: what stands beside a row changes nothing. Raises as the gate does."""
+    graph = open_graph(path)
+    _check_rows(source, graph, figures)
+    _check_processes(source, graph, open_graph(path), figures)
+    if source.role is Role.RANKER:
+        _check_candidates(source, graph, figures)
 
 
 def _kinds(source: Source, rows: int) -> list[str]:
@@ -210,7 +217,7 @@ def _require_close(
     expected: np.ndarray,
     found: np.ndarray,
     *,
-    figures: _Figures | None = None,
+    figures: Figures | None = None,
     said: str = "the source gives",
     remedy: str = "",
 ) -> None:
@@ -279,7 +286,7 @@ def _blend(one: Arrays, other: Arrays, keep: np.ndarray) -> Arrays:
     }
 
 
-def _check_rows(source: Source, graph: Run, figures: _Figures) -> None:
+def _check_rows(source: Source, graph: Run, figures: Figures) -> None:
     """Hold a row's result against its neighbours, its position and the size of its batch."""
     inputs = canary_rows(source)
     expected = graph(inputs)
@@ -308,7 +315,7 @@ def _check_rows(source: Source, graph: Run, figures: _Figures) -> None:
     _compare(source, case, expected, _take(graph(large), place), figures, "batch sizes")
 
 
-def _compare(source: Source, case: str, expected: Arrays, found: Arrays, figures: _Figures, what: str) -> None:
+def _compare(source: Source, case: str, expected: Arrays, found: Arrays, figures: Figures, what: str) -> None:
     """Compare the same rows of two runs that differ in *what*."""
     for name, array in expected.items():
         remedy = _PADDING if what == "padding" else _ALONE
@@ -318,7 +325,7 @@ def _compare(source: Source, case: str, expected: Arrays, found: Arrays, figures
     figures.cases.append(case)
 
 
-def _check_processes(source: Source, graph: Run, again: Run, figures: _Figures) -> None:
+def _check_processes(source: Source, graph: Run, again: Run, figures: Figures) -> None:
     inputs = canary_rows(source)
     expected = graph(inputs)
     _require_bits(source, "run twice", expected, graph(inputs))
@@ -326,7 +333,7 @@ def _check_processes(source: Source, graph: Run, again: Run, figures: _Figures) 
     figures.cases += ["run twice", "loaded twice"]
 
 
-def _check_candidates(source: Source, graph: Run, figures: _Figures) -> None:
+def _check_candidates(source: Source, graph: Run, figures: Figures) -> None:
     """Hold a candidate's score against the other candidates of its user: the night pads their number."""
     inputs = canary_rows(source)
     score = graph(inputs)["score"]
@@ -351,7 +358,7 @@ def _check_candidates(source: Source, graph: Run, figures: _Figures) -> None:
     _compare(source, "one candidate alone", {"score": score[:, :1]}, {"score": found}, figures, "batch sizes")
 
 
-def _check_lengths(source: Source, graph: Run, figures: _Figures) -> None:
+def _check_lengths(source: Source, graph: Run, figures: Figures) -> None:
     """Hold a row's result against the padding behind its history."""
     inputs = canary_rows(source)
     expected = {name: array for name, array in graph(inputs).items() if "length" not in output_shape(source, name)}
@@ -376,7 +383,7 @@ def _idle_inputs(source: Source, graph: Run) -> list[str]:
     return [name for name in source.inputs if idle(name)]
 
 
-def _check_unit_length(source: Source, graph: Run, figures: _Figures) -> None:
+def _check_unit_length(source: Source, graph: Run, figures: Figures) -> None:
     """Hold vectors that were compared by their cosine against length 1; a vector of zeros has no direction."""
     case, inputs = "unit length", canary_rows(source)
     outputs = graph(inputs)

@@ -40,6 +40,8 @@ class Source:
         similarity: How its vectors were compared in training: ``"inner_product"``, or ``"cosine"``, which is the same
             for vectors of length 1 alone.
         about: What its maker says of it in the contract; enters no digest.
+        lists: Real lists, of a ranker: its inputs by name, N rows each, and ``label`` [N, C], 1 where a candidate came
+            true, 0 where not, -1 where there is none. By them :mod:`export.narrow` judges. Empty if there are none.
     """
 
     role: Role
@@ -51,6 +53,7 @@ class Source:
     dynamic_length: bool = False
     similarity: str = "inner_product"
     about: dict[str, Any] = field(default_factory=dict)
+    lists: Arrays = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no bundle can hold.
@@ -225,6 +228,7 @@ def sources_from_checkpoint(folder: Path) -> list[Source]:
             vocabularies=checkpoint.vocabularies,
             trained_through=checkpoint.trained_through,
             about={"kind": checkpoint.kind, **checkpoint.about},
+            lists=checkpoint.lists,
         )
         for role, module in modules.items()
     ]

@@ -37,6 +37,8 @@ class Checkpoint:
         weights: The network's state, by name.
         trained_through: The last day of training events, ISO, in the surface's zone.
         about: How it was trained, and with what result: what changes no prediction.
+        lists: Real lists, of a ranker: inputs by name, N rows each, and ``label`` [N, C]: 1 came true, 0 did not, -1 is
+            no candidate. Empty where fitting kept none.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Checkpoint:
     weights: dict[str, npt.NDArray[Any]]
     trained_through: str
     about: dict[str, Any] = field(default_factory=dict)
+    lists: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def checkpoint_of(
@@ -56,11 +59,12 @@ def checkpoint_of(
     vocabularies: dict[str, Vocabulary],
     trained_through: str,
     about: dict[str, Any],
+    lists: dict[str, npt.NDArray[Any]] | None = None,
 ) -> Checkpoint:
     """Take a network's state as a checkpoint; the arrays are copies."""
     weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
     used = {name: vocabularies[name] for name in spec.features}
-    return Checkpoint(_kind_of(config), config, spec, used, weights, trained_through, about)
+    return Checkpoint(_kind_of(config), config, spec, used, weights, trained_through, about, lists or {})
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -72,8 +76,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     date.fromisoformat(checkpoint.trained_through)
     with staged_folder(folder) as staging:
         layout = CheckpointLayout(staging)
-        with layout.weights.open("wb") as file:
-            np.savez(file, allow_pickle=False, **dict(sorted(checkpoint.weights.items())))
+        for path, arrays in ((layout.weights, checkpoint.weights), (layout.lists, checkpoint.lists)):
+            if arrays or path == layout.weights:
+                with path.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **dict(sorted(arrays.items())))
         layout.vocabularies.mkdir()
         for name in checkpoint.spec.features:
             save_vocabulary(checkpoint.vocabularies[name], layout.vocabularies / f"{name}.arrow")
@@ -107,8 +113,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             error
         )
     vocabularies = load_vocabularies(layout.vocabularies, spec.features)
-    weights = _read_weights(layout.weights)
-    return Checkpoint(document["kind"], config, spec, vocabularies, weights, trained_through, about)
+    weights = _read_arrays(layout.weights)
+    lists = _read_arrays(layout.lists) if layout.lists.exists() else {}
+    return Checkpoint(document["kind"], config, spec, vocabularies, weights, trained_through, about, lists)
 
 
 def build(checkpoint: Checkpoint) -> Mind | Bst:
@@ -175,7 +182,7 @@ def _verify(layout: CheckpointLayout, listed: object) -> None:
             )
 
 
-def _read_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

@@ -30,6 +30,7 @@ from models.progress import Lines, has_bar
 from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, reproducible, sampler_of
 
 SMALL_CATALOGUE = 10_000  # items up to which MIND is compared with all of them
+KEPT_LISTS = 1_000  # of BST's lists, by which an export in narrower arithmetic is judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ def fit_bst(
         about = _fit(trainer, train, valid, options)
     forget_untrained(bst, sequences, split)
     about |= {"night": asdict(night), "retrieval_trained_through": retrieval.trained_through}
-    return _finish(bst, config, spec, vocabularies, split, about, out)
+    lists = kept_lists(valid if valid.examples else train)
+    return _finish(bst, config, spec, vocabularies, split, about, out, lists=lists)
 
 
 def after_retrieval(split: Split, retrieval: Checkpoint) -> Split:
@@ -265,6 +267,16 @@ def bst_batches(
         return Epoch(len(examples), assemble)
 
     return Batches(begin, batch=options.batch, seed=options.seed if training else None)
+
+
+def kept_lists(batches: Batches, most: int = KEPT_LISTS) -> dict[str, npt.NDArray[Any]]:
+    """Keep some lists of BST's batches, evenly spread: its inputs, and ``label`` [N, C] as in a checkpoint."""
+    wanted = max(1, math.ceil(most * len(batches) / max(batches.examples, 1)))
+    chosen = np.unique(np.linspace(0, len(batches) - 1, wanted).round().astype(int))
+    parts = [batches[int(index)] for index in chosen]
+    labels = [np.where(weights > 0, labels, -1).astype(np.int8) for _, labels, weights in parts]
+    kept = {name: np.concatenate([inputs[name] for inputs, _, _ in parts]) for name in parts[0][0]}
+    return {name: array[:most] for name, array in {**kept, "label": np.concatenate(labels)}.items()}
 
 
 def calibrate(bst: Bst, batches: Batches) -> None:
@@ -367,9 +379,16 @@ def _finish(
     split: Split,
     about: dict[str, Any],
     out: Path | None,
+    lists: dict[str, npt.NDArray[Any]] | None = None,
 ) -> Checkpoint:
     checkpoint = checkpoint_of(
-        module, config=config, spec=spec, vocabularies=vocabularies, trained_through=split.trained_through, about=about
+        module,
+        config=config,
+        spec=spec,
+        vocabularies=vocabularies,
+        trained_through=split.trained_through,
+        about=about,
+        lists=lists,
     )
     if out is not None:
         save_checkpoint(checkpoint, out)

@@ -21,6 +21,11 @@ class CheckpointLayout:
         return self.folder / "weights.npz"
 
     @property
+    def lists(self) -> Path:
+        """Real lists, of a ranker: its inputs by name, and ``label``; there where fitting kept some."""
+        return self.folder / "lists.npz"
+
+    @property
     def vocabularies(self) -> Path:
         """``NAME.arrow`` for each feature."""
         return self.folder / "vocabularies"

@@ -31,8 +31,10 @@ def folder_of_bundles(config: "Config") -> Path:
     return folder
 
 
-def export_networks(config: "Config") -> "list[Bundle]":
+def export_networks(config: "Config", *, precision: str = "fp32") -> "list[Bundle]":
     """Export what `nightrec fit` made to where the night looks for it; without a ranker in the config, MIND alone.
+
+    *precision* is the ranker's, as in :func:`export.write.export`.
 
     Raises:
         UsageError: If a network is not fitted, or the config names other bundles.
@@ -47,7 +49,11 @@ def export_networks(config: "Config") -> "list[Bundle]":
     names = ["mind", "bst"] if config.bundles and config.bundles.ranker else ["mind"]
     checkpoints = [Path(config.train.folder) / name for name in names]
     with progress("export"):
-        return [bundle for checkpoint in checkpoints for bundle in export(sources_from_checkpoint(checkpoint), out)]
+        return [
+            bundle
+            for checkpoint in checkpoints
+            for bundle in export(sources_from_checkpoint(checkpoint), out, precision=precision)
+        ]
 
 
 def tell_bundles(bundles: "Sequence[Bundle]") -> list[dict[str, str]]:

@@ -40,6 +40,20 @@ def test_what_is_saved_is_what_is_loaded(checkpoint, tmp_path):
         assert loaded.vocabularies[name].values.equals(vocabulary.values)
 
 
+def test_real_lists_are_kept_beside_the_weights(checkpoint, tmp_path):
+    """What a ranker is judged by comes back as it was; a checkpoint without has no file for it."""
+    lists = {"history_item_id": np.array([[2, 0]], np.int32), "label": np.array([[1, -1]], np.int8)}
+    save_checkpoint(replace(checkpoint, lists=lists), tmp_path / "with")
+    loaded = load_checkpoint(tmp_path / "with").lists
+    assert loaded.keys() == lists.keys()
+    for name, array in lists.items():
+        assert array.dtype == loaded[name].dtype
+        np.testing.assert_array_equal(array, loaded[name])
+    save_checkpoint(checkpoint, tmp_path / "without")
+    assert load_checkpoint(tmp_path / "without").lists == {}
+    assert not (tmp_path / "without" / "lists.npz").exists()
+
+
 def test_a_built_network_predicts_what_the_saved_one_did(spec, vocabularies, tmp_path):
     """Both kinds come back as networks in evaluation mode with the same weights, and building draws nothing."""
     config = BstConfig(width=16, gap_width=4, heads=2, mlp=(8,), seed=3)

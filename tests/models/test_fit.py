@@ -204,6 +204,11 @@ def test_bst_learns_what_retrieval_does_not_know(sequences, spec, vocabularies, 
     )
     assert checkpoint.trained_through == "1970-01-15"
     assert checkpoint.about["retrieval_trained_through"] == "1970-01-06"
+    lists, label = checkpoint.lists, checkpoint.lists["label"]
+    assert lists.keys() == {*input_names(Role.RANKER, spec), "label"}
+    assert {len(array) for array in lists.values()} == {len(label)}
+    assert (label.max(axis=1) == 1).all()  # each list has what came true
+    assert ((lists["candidate_item_id"] == 0) <= (label == -1)).all()
     index = EventIndex(sequences, zone="UTC", until_us=split.valid.end_us)
     examples = next_events(sequences, split.valid, targets=1)
     found = retrieve(sequences, examples, index, mind=build(earlier), night=NIGHT)
