@@ -1,9 +1,9 @@
 """The shared ranker beside the plain pairwise graph, and beside matrix products of its shapes.
 
-``python -m benchmarks.ranker`` prints ``ranker_shared_vs_pairwise_target_fp32``, ``..._all_fp32`` and
-``ranker_share_of_gemm_limit`` as JSON. Both sides use the same threads, as the step ``score`` does: one call of one
-thread for each core. The pairwise graph is a BST of one candidate a row, which is given a row for each pair, in the
-quickest of several sizes of batch.
+``python -m benchmarks.ranker`` prints ``ranker_shared_vs_pairwise_target`` and ``..._all`` (wide layers in int8),
+``..._target_fp32``, ``..._all_fp32`` and ``ranker_share_of_gemm_limit`` as JSON. Both sides use the same threads, as
+the step ``score`` does: one call of one thread for each core. The pairwise graph is a BST of one candidate a row,
+which is given a row for each pair, in the quickest of several sizes of batch.
 """
 
 import json
@@ -27,6 +27,7 @@ from artifacts.bundle import Role
 from benchmarks.made import CATEGORIES, SPEC
 from benchmarks.ratio import Ratio, in_turn
 from export.graph import to_onnx
+from export.narrow import write_narrow
 from export.sample import FULL, draw_rows
 from export.source import Source
 from features.vocabulary import fit_vocabulary
@@ -72,7 +73,10 @@ def ranker(output: Output) -> Source:
         "country": fit_vocabulary("country", pa.array(["de", "fr", "it"])),
     }
     config = BstConfig(width=64, heads=8, mlp=(1024, 512, 256), output=output)
-    return Source(Role.RANKER, Bst(config, SPEC, vocabularies), SPEC, vocabularies)
+    bst = Bst(config, SPEC, vocabularies)
+    with torch.no_grad():  # a network that was never trained adds nothing to the retrieval score
+        torch.nn.init.normal_(bst.head.last.weight, std=0.05, generator=torch.Generator().manual_seed(2))
+    return Source(Role.RANKER, bst, SPEC, vocabularies)
 
 
 def as_pairs(inputs: Arrays) -> Arrays:
@@ -90,14 +94,19 @@ def session(source: Source, folder: Path) -> Callable[[Arrays], np.ndarray]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     to_onnx(source, path)
+    return opened(path)
+
+
+def opened(path: Path) -> Callable[[Arrays], np.ndarray]:
+    """Give a function that runs a graph in one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    opened = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda arrays: np.asarray(opened.run(["score"], arrays)[0])
+    runtime = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda arrays: np.asarray(runtime.run(["score"], arrays)[0])
 
 
-def compare(output: Output) -> tuple[Ratio, int]:
-    """Time the shared graph over the pairwise one; gives the ratio and the rows of the pairwise batch.
+def compare(output: Output) -> dict[str, Ratio]:
+    """Time the shared graph, in int8 and in fp32, over the pairwise one.
 
     Raises:
         AssertionError: If they do not score alike.
@@ -109,10 +118,16 @@ def compare(output: Output) -> tuple[Ratio, int]:
         ready = [draw_rows(source, [FULL] * USERS, candidates=CANDIDATES, seed=seed) for seed in range(BATCHES * cores)]
         pairs = [as_pairs(inputs) for inputs in ready]
         np.testing.assert_allclose(shared(ready[0]).reshape(-1, 1), plain(pairs[0]), rtol=1e-4, atol=1e-5)
+        narrowed = Path(folder) / "narrowed.onnx"
+        write_narrow(source, Path(folder) / "shared" / "model.onnx", narrowed, ready[0])
+        short = opened(narrowed)
         cuts = {rows: [part for inputs in pairs for part in _cut(inputs, rows)] for rows in PAIRS}
         spent = {rows: _seconds(partial(_all, pool, plain, cut)) for rows, cut in cuts.items()}
         rows = min(spent, key=spent.__getitem__)
-        return in_turn(partial(_all, pool, shared, ready), partial(_all, pool, plain, cuts[rows])), rows
+        limit = partial(_all, pool, plain, cuts[rows])
+        name = f"ranker_shared_vs_pairwise_{output}"
+        ways = {name: short, f"{name}_fp32": shared}
+        return {key: in_turn(partial(_all, pool, run, ready), limit) for key, run in ways.items()}
 
 
 def _cut(inputs: Arrays, rows: int) -> list[Arrays]:
@@ -201,8 +216,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     outputs: tuple[Output, ...] = ("target", "all")
     for output in outputs:
-        ratio, rows = compare(output)
-        figures[f"ranker_shared_vs_pairwise_{output}_fp32"] = ratio.document(pairwise_rows=rows)
+        figures |= {key: ratio.document() for key, ratio in compare(output).items()}
     for output in outputs:
         ratio, shapes = against_products(output)
         name = "ranker_share_of_gemm_limit" + ("" if output == "target" else "_all")

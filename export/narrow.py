@@ -81,20 +81,32 @@ def narrow(source: Source, graph: Path) -> Narrowed:
             f"by, found {lists}; `nightrec fit` keeps some in a checkpoint"
         )
     scales, judges = ({name: array[start::2] for name, array in source.lists.items()} for start in (0, 1))
-    folded, narrowed = graph.with_name("folded.onnx"), graph.with_name("narrowed.onnx")
+    narrowed = graph.with_name("narrowed.onnx")
     try:
-        model = _fold(graph, folded)
-        layers = wide_layers(model)
-        if not layers:
-            raise ParityError(f"{source.role} graph in int8: no layer is wide enough to be worth it")
-        _quantize(folded, narrowed, layers, scales, source)
+        layers = write_narrow(source, graph, narrowed, scales)
         check_alone(source, narrowed, Figures())
-        found = judge(source, graph, narrowed, judges, layers=len(layers))
+        found = judge(source, graph, narrowed, judges, layers=layers)
         narrowed.replace(graph)
         return found
     finally:
-        folded.unlink(missing_ok=True)
         narrowed.unlink(missing_ok=True)
+
+
+def write_narrow(source: Source, graph: Path, narrowed: Path, lists: Arrays) -> int:
+    """Write *graph* with its wide layers in int8 under *narrowed*, with the scales of *lists*; gives how many they are.
+
+    Raises:
+        ParityError: If no layer is wide.
+    """
+    folded = narrowed.with_name("folded.onnx")
+    try:
+        layers = _wide_layers(_fold(graph, folded))
+        if not layers:
+            raise ParityError(f"{source.role} graph in int8: no layer is wide enough to be worth it")
+        _quantize(folded, narrowed, layers, lists, source)
+    finally:
+        folded.unlink(missing_ok=True)
+    return len(layers)
 
 
 def _fold(graph: Path, folded: Path) -> ModelProto:
@@ -107,7 +119,7 @@ def _fold(graph: Path, folded: Path) -> ModelProto:
     return onnx.load(folded)
 
 
-def wide_layers(model: ModelProto) -> list[str]:
+def _wide_layers(model: ModelProto) -> list[str]:
     """Name the products with a constant matrix that is wide enough for int8 to be quicker."""
     constants = {one.name: tuple(one.dims) for one in model.graph.initializer}
     return [
@@ -131,7 +143,7 @@ class _Lists(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships 
 
 
 def _batches(source: Source, lists: Arrays) -> Iterator[Arrays]:
-    for start in range(0, len(lists[LABEL]), _BATCH):
+    for start in range(0, len(lists[source.inputs[0]]), _BATCH):
         yield {name: np.ascontiguousarray(lists[name][start : start + _BATCH]) for name in source.inputs}
 
 
