@@ -18,7 +18,7 @@ import pytest
 from artifacts.layout import RunLayout
 from artifacts.run import find_run
 from artifacts.store import exclusive
-from tests.night.shop import DATE, NIGHTREC, Shop, content_of, only_release, run_nightrec
+from tests.night.shop import DATE, Shop, content_of, only_release, run_nightrec
 from tests.stores.servers import Server, s3
 from tests.stores.test_nights import config_for, content_in, mirror
 
@@ -87,8 +87,25 @@ def cluster() -> Iterator[Cluster]:
 @contextmanager
 def night_on(address: str, config: Path, *verb: str, temporary: Path = Path("/tmp")) -> Iterator[subprocess.Popen[str]]:
     """Start a night over two workers of the cluster at *address*, in a session of its own."""
+    starts = (
+        "import signal, sys; from nightrec.main import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); main()"  # a suite in the background ignores it
+    )
     process = subprocess.Popen(
-        [NIGHTREC, *(verb or ("run",)), "--config", config, "--date", DATE, "--engine", "ray", "--workers", "2"],
+        [
+            sys.executable,
+            "-c",
+            starts,
+            *(verb or ("run",)),
+            "--config",
+            config,
+            "--date",
+            DATE,
+            "--engine",
+            "ray",
+            "--workers",
+            "2",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
