@@ -84,7 +84,7 @@ def narrow(source: Source, graph: Path) -> Narrowed:
     narrowed = graph.with_name("narrowed.onnx")
     try:
         layers = write_narrow(source, graph, narrowed, scales)
-        check_alone(source, narrowed, Figures())
+        check_alone(source, open_graph(narrowed), narrowed, Figures())
         found = judge(source, graph, narrowed, judges, layers=layers)
         narrowed.replace(graph)
         return found

@@ -129,7 +129,7 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
         if source.role is Role.USER:
             _require_interests(source, case, found)
         figures.cases.append(case)
-    check_alone(source, path, figures)
+    check_alone(source, graph, path, figures)
     if source.dynamic_length:
         _check_lengths(source, graph, figures)
     figures.idle = _idle_inputs(source, graph)
@@ -138,9 +138,8 @@ def check_parity(source: Source, path: Path) -> dict[str, Any]:
     return figures.document()
 
 
-def check_alone(source: Source, path: Path, figures: Figures) -> None:
-    """Hold the graph at *path* against itself: what stands beside a row changes nothing. Raises as the gate does."""
-    graph = open_graph(path)
+def check_alone(source: Source, graph: Run, path: Path, figures: Figures) -> None:
+    """Hold *graph*, loaded from *path*, against itself: neighbours change no row. Raises as the whole gate does."""
     _check_rows(source, graph, figures)
     _check_processes(source, graph, open_graph(path), figures)
     if source.role is Role.RANKER:
