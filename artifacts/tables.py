@@ -22,7 +22,7 @@ from artifacts.store import fetched, is_there, remove_file, size_of, staged_file
 
 FORMAT = 1
 BATCH_ROWS = 65_536
-_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=3), emit_dictionary_deltas=False)
+_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), emit_dictionary_deltas=False)
 
 
 @dataclass(frozen=True, slots=True)
