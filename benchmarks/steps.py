@@ -47,10 +47,13 @@ def night(users: int) -> tuple[Config, Run]:
 
 def anew(step: str, config: Config, run: Run) -> Callable[[], None]:
     """Give what does a step from its start: its files are gone."""
+    layout = run.layout
+    folder = {"interests": layout.interests, "items": layout.items, "score": layout.scores}[step](0, 1).parent
 
     def work() -> None:
-        shutil.rmtree(run.folder / step, ignore_errors=True)
-        do_step(step, config, run, shards_of(step, run))
+        shutil.rmtree(folder, ignore_errors=True)
+        if not do_step(step, config, run, shards_of(step, run)).rows:
+            raise SystemExit(f"{step}: expected work to time, found it done already")
 
     return work
 

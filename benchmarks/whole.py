@@ -109,7 +109,7 @@ def _index(config: Path) -> None:
 
 def _copy(config: Path) -> None:
     """Copy the published release, with the SHA-256 of each file."""
-    (release,) = (config.parent / "store" / "releases").iterdir()
+    (release,) = (path for path in (config.parent / "store" / "releases").iterdir() if path.is_dir())
     copy = config.parent / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     for path in sorted(path for path in release.rglob("*") if path.is_file()):
