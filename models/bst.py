@@ -189,6 +189,7 @@ class Bst(nn.Module):
         """
         super().__init__()
         self.config, self.spec = config, spec
+        self.deviation = _DEVIATION  # of a row of a table at the start
         profiles, cross = spec.profile_features, spec.cross_features
         rows = 1 if config.output == "target" else spec.history_length + 1
         widths = feature_widths(config, len(spec.item_features))

@@ -1,13 +1,10 @@
 """Fitting MIND and BST: training data in, a checkpoint out."""
 
 import math
-import sys
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,88 +12,39 @@ import torch
 from torch import nn
 
 from artifacts.bundle import FeatureSpec, Role, input_names
-from artifacts.errors import InputError, UsageError
+from artifacts.errors import UsageError
 from features.day import data_day
 from features.encode import item_features
 from features.sequences import Sequences, history_at
 from features.vocabulary import Vocabulary
-from models.backend import keras
 from models.bst import Bst, BstConfig
 from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
+from models.course import NO_COURSE, Course
 from models.examples import EventIndex, Split, Window, make_stale, next_events
+from models.loop import run_loop
 from models.mind import Mind, MindConfig
-from models.progress import Lines, has_bar
+from models.options import BST_OPTIONS, MIND_OPTIONS, FitOptions
 from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, reproducible, sampler_of
+from models.warm import start_warm
+
+__all__ = [  # the options are given from here too: who fits from Python needs one import
+    "BST_OPTIONS",
+    "MIND_OPTIONS",
+    "FitOptions",
+    "after_retrieval",
+    "bst_batches",
+    "calibrate",
+    "fit_bst",
+    "fit_mind",
+    "forget_untrained",
+    "kept_lists",
+    "mind_batches",
+    "mind_trainer",
+]
 
 SMALL_CATALOGUE = 10_000  # items up to which MIND is compared with all of them
 KEPT_LISTS = 1_000  # of BST's lists, by which an export in narrower arithmetic is judged
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How long and how a network is fitted.
-
-    Attributes:
-        epochs: The most passes over the training events.
-        patience: Epochs without a better validation before fitting stops; the best epoch's weights are kept.
-        batch: Examples of a step.
-        optimizer: By name, with *learning_rate*.
-        learning_rate: Of the optimizer.
-        targets: Events that one example asks for; more save work, since they share the history before the first.
-        half_life_days: An event this much older than the last day weighs half; 0 weighs all alike.
-        stale_rate: Share of examples whose history ends earlier, as a night's does (MIND); 0 is all up to the target.
-            On MovieLens-100K half of them give HitRate@50 of 0.24 in place of 0.22 for nights, and 0.40 in place of
-            0.44 for events in the middle of a sitting.
-        draws: Items that a step of sampled softmax draws, where the catalogue is not small (MIND).
-        ratio: Negatives for each positive (BST).
-        unknown_rate: Share of ids that training turns into the unknown row (BST; MIND's config has its own).
-        in_sample: Whether BST may learn from days that retrieval was trained on too. Retrieval's scores of them are
-            too good, but where days are few, more of them can be worth more: see :func:`fit_bst`.
-        threads: Of torch; the weights depend on it, and more than one seldom pays.
-        seed: What everything drawn follows from, besides the config's seed of the start weights.
-        verbose: Whether to show progress: a bar on a terminal, else lines.
-    """
-
-    epochs: int = 20
-    patience: int = 2
-    batch: int = 256
-    optimizer: Literal["adam", "adagrad"] = "adam"
-    learning_rate: float = 0.003
-    targets: int = 4
-    half_life_days: float = 90.0
-    stale_rate: float = 0.5
-    draws: int = 4096
-    ratio: int = 4
-    unknown_rate: float = 0.02
-    in_sample: bool = False
-    threads: int = 1
-    seed: int = 1
-    verbose: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be fitted by.
-
-        Raises:
-            UsageError: Naming the field, what was expected and what was found.
-        """
-        least = {"epochs": 1, "patience": 0, "batch": 1, "targets": 1, "draws": 1, "ratio": 1, "threads": 1, "seed": 0}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise UsageError(f"train.{name}: expected {bound} or more, found {getattr(self, name)}")
-        if self.optimizer not in {"adam", "adagrad"}:
-            raise UsageError(f'train.optimizer: expected "adam" or "adagrad", found "{self.optimizer}"')
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"train.learning_rate: expected more than 0, found {self.learning_rate}")
-        if not self.half_life_days >= 0:
-            raise UsageError(f"train.half_life_days: expected 0 or more, found {self.half_life_days}")
-        for name in ("stale_rate", "unknown_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"train.{name}: expected a share from 0 to 1, found {getattr(self, name)}")
-
-
-MIND_OPTIONS = FitOptions()
-BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.01, batch=128, epochs=5, patience=1)
 
 
 def fit_mind(
@@ -108,6 +56,7 @@ def fit_mind(
     config: MindConfig,
     options: FitOptions = MIND_OPTIONS,
     out: Path | None = None,
+    course: Course = NO_COURSE,
 ) -> Checkpoint:
     """Fit MIND to what users did next.
 
@@ -119,22 +68,25 @@ def fit_mind(
         config: Sizes and choices of the network.
         options: How it is fitted.
         out: Folder to write the checkpoint to; None writes none.
+        course: Where it starts, goes on and is watched.
 
     Raises:
         InputError: If the days to train on hold no event with a history before it.
+        UsageError: If the course's start does not fit.
         ConflictError: If *out* exists.
     """
     train = mind_batches(sequences, split.train, spec=spec, options=options)
     valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
     with reproducible(options.seed, threads=options.threads):
         mind = Mind(config, spec, vocabularies)
+        _begin(mind, course, split, vocabularies)
         trainer = mind_trainer(mind, sequences, split, options)
-        about = _fit(trainer, train, valid, options)
+        about = run_loop(trainer, train, valid, options, course)
     forget_untrained(mind, sequences, split)
     return _finish(mind, config, spec, vocabularies, split, about, out)
 
 
-def fit_bst(
+def fit_bst(  # noqa: PLR0913 - all that a fit takes, by name
     sequences: Sequences,
     *,
     spec: FeatureSpec,
@@ -145,6 +97,7 @@ def fit_bst(
     config: BstConfig,
     options: FitOptions = BST_OPTIONS,
     out: Path | None = None,
+    course: Course = NO_COURSE,
 ) -> Checkpoint:
     """Fit BST to tell what users did next from what retrieval proposed.
 
@@ -163,9 +116,10 @@ def fit_bst(
         config: Sizes and choices of the network.
         options: How it is fitted.
         out: Folder to write the checkpoint to; None writes none.
+        course: Where it starts, goes on and is watched.
 
     Raises:
-        UsageError: If *retrieval* has seen all the days to train on.
+        UsageError: If *retrieval* has seen all the days to train on, or the course's start does not fit.
         InputError: If those days hold no event that retrieval proposed.
         ConflictError: If *out* exists.
     """
@@ -179,13 +133,32 @@ def fit_bst(
         train = bst_batches(sequences, split, **how)
         valid = bst_batches(sequences, split, training=False, **how)
         bst = Bst(config, spec, vocabularies)
-        calibrate(bst, train)
+        if not _begin(bst, course, split, vocabularies):
+            calibrate(bst, train)
         trainer = BstTrainer(bst, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)
-        about = _fit(trainer, train, valid, options)
+        about = run_loop(trainer, train, valid, options, course)
     forget_untrained(bst, sequences, split)
     about |= {"night": asdict(night), "retrieval_trained_through": retrieval.trained_through}
     lists = kept_lists(valid if valid.examples else train)
     return _finish(bst, config, spec, vocabularies, split, about, out, lists=lists)
+
+
+def _begin(module: Mind | Bst, course: Course, split: Split, vocabularies: dict[str, Vocabulary]) -> bool:
+    """Start warm where that is asked for; says whether it was.
+
+    Raises:
+        UsageError: If the checkpoint is another network's, or has seen days that are validated on.
+    """
+    start = course.start
+    if start is None:
+        return False
+    if start.trained_through > split.trained_through:
+        raise UsageError(
+            f"warm start: the checkpoint was trained through {start.trained_through}, after the last day of training "
+            f"here, {split.trained_through}; take an earlier one, or train on later days"
+        )
+    start_warm(module, start, vocabularies)
+    return True
 
 
 def after_retrieval(split: Split, retrieval: Checkpoint) -> Split:
@@ -258,6 +231,8 @@ def bst_batches(
         seed = [options.seed, epoch if training else 0]
         drawn, filled = draw_negatives(candidates, positives=options.targets, ratio=options.ratio, seed=seed)
         weights = filled * examples.weights.max(axis=1, initial=0.0)[:, None]
+        if training:
+            weights = np.where(drawn.labels == POSITIVE, options.positive_weight, 1.0) * weights
 
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
             kept = drawn.take(rows)
@@ -326,49 +301,6 @@ def forget_untrained(module: Mind | Bst, sequences: Sequences, split: Split) -> 
         untrained[torch.from_numpy(rows[event_counts(sequences, split) > 0].astype(np.int64))] = False
         untrained[0] = False
         table[untrained] = table[1].clone()
-
-
-def _fit(trainer: Any, train: Batches, valid: Batches, options: FitOptions) -> dict[str, Any]:
-    """Compile and fit; stop early where there is something to validate on. Returns what the checkpoint tells of it."""
-    if not train.examples:
-        raise InputError("expected events to train on, found none with a history before them; are the days right?")
-    optimizers = {
-        "adam": keras.optimizers.Adam,
-        # Keras starts from 0.1, beside which the squares of small gradients vanish: that is plain gradient descent.
-        "adagrad": partial(keras.optimizers.Adagrad, initial_accumulator_value=1e-6),
-    }
-    trainer.compile(optimizer=optimizers[options.optimizer](learning_rate=options.learning_rate))
-    callbacks = [keras.callbacks.TerminateOnNaN()]
-    if valid.examples:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(monitor="val_loss", patience=options.patience, restore_best_weights=True)
-        )
-    bar = options.verbose and has_bar()
-    if options.verbose and not bar:
-        callbacks.append(Lines(type(trainer).__name__.removesuffix("Trainer").upper()))
-    with redirect_stdout(sys.stderr):  # Keras's bar; standard output is for what a command answers
-        history = trainer.fit(
-            train,
-            validation_data=valid if valid.examples else None,
-            epochs=options.epochs,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=int(bar),
-        )
-    curves = {name: [float(value) for value in values] for name, values in history.history.items()}
-    if not all(math.isfinite(loss) for loss in curves["loss"]):
-        raise InputError(f"training broke down: the loss became {curves['loss'][-1]}; try a lower learning_rate")
-    best = int(np.argmin(curves.get("val_loss", [0.0])))
-    quality = {name: values[best] for name, values in curves.items() if name.startswith("val_")}
-    plain = {key: value for key, value in asdict(options).items() if key != "verbose"}
-    return {
-        "options": plain,
-        "examples": train.examples,
-        "epochs": len(curves["loss"]),
-        "best_epoch": best + 1 if "val_loss" in curves else len(curves["loss"]),
-        "curves": curves,
-        **quality,
-    }
 
 
 def _finish(

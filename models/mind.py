@@ -151,8 +151,9 @@ class Mind(nn.Module):
         super().__init__()
         self.config, self.spec = config, spec
         items, profiles = spec.item_features, spec.profile_features
+        unit = config.width**-0.5  # vectors of about length 1, the scale at which squash is neither flat nor linear
+        self.deviation = unit  # of a row of a table at the start
         with seeded(config.seed):
-            unit = config.width**-0.5  # vectors of about length 1, the scale at which squash is neither flat nor linear
             self.item_tables = make_tables(vocabularies, items, [config.width] * len(items), deviation=unit)
             self.profile_tables = make_tables(
                 vocabularies, profiles, [config.profile_width] * len(profiles), deviation=unit

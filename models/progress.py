@@ -1,11 +1,15 @@
-"""What people see while a network is fitted: a bar on a terminal, and elsewhere plain lines with the time left."""
+"""What people see of a fit: a bar on a terminal, elsewhere lines with the time left; a CSV log, and TensorBoard."""
 
+import csv
+import io
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from artifacts.store import staged_file
 from models.backend import keras
 
 EVERY = 60.0  # seconds after which an epoch that is not done yet says how far it is
@@ -58,3 +62,38 @@ class Lines(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no t
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def write_log(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
+    """Write a line for each epoch, in the form of Keras's CSVLogger: ``epoch`` from 0, then the figures by name."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = sorted(curves)
+    writer.writerow(["epoch", *names])
+    writer.writerows([epoch, *row] for epoch, row in enumerate(zip(*(curves[name] for name in names), strict=True)))
+    with staged_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+class Board(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Tells TensorBoard of each epoch, by the names of Keras's own callback, which would need TensorFlow."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write event files under *folder*, ``train`` and ``validation``; needs the package tensorboard."""
+        super().__init__()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writers = {name: SummaryWriter(str(folder / name)) for name in ("train", "validation")}
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Write the epoch's figures; *epoch* is from 0."""
+        for name, value in (logs or {}).items():
+            side = "validation" if name.startswith("val_") else "train"
+            self._writers[side].add_scalar(f"epoch_{name.removeprefix('val_')}", float(value), epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()

@@ -59,7 +59,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         """
         super().__init__(workers=0)
         self._begin, self._seed = begin, seed
-        self._number, self._running = 0, False
+        self.number, self._running = 0, False  # of the epoch, from 0; whether it has begun
         self._epoch = begin(0)
         self._first = self._epoch.examples
         self._batches = max(1, -(-self._epoch.examples // batch))
@@ -68,7 +68,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     def _cut(self) -> list[npt.NDArray[np.int64]]:
         rows = np.arange(self._epoch.examples)
         if self._seed is not None:
-            rows = np.random.default_rng([self._seed, self._number]).permutation(rows)
+            rows = np.random.default_rng([self._seed, self.number]).permutation(rows)
         return np.array_split(rows, self._batches)
 
     @property
@@ -87,10 +87,14 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
     def on_epoch_begin(self) -> None:
         """Go on to the next epoch's examples and order."""
         if self._running:
-            self._number += 1
-            self._epoch = self._begin(self._number)
+            self.number += 1
+            self._epoch = self._begin(self.number)
             self._order = self._cut()
         self._running = True
+
+    def go_on_after(self, number: int) -> None:
+        """Let the next epoch be the one after *number*."""
+        self.number, self._running = number, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,18 @@
 import tempfile
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from artifacts.bundle import FeatureSpec
-from artifacts.digest import document_digest
+from artifacts.digest import document_digest, file_digest
 from artifacts.documents import read_json, write_json
 from artifacts.errors import UsageError
 from artifacts.store import staged_folder
 from nightrec.bundles import export_networks, folder_of_bundles, tell_bundles
+from nightrec.course import course_of, finish, require_board
 from nightrec.night import ConfigPath, Json, configured
 from nightrec.terminal import answer, progress, say, show
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from models.bst import BstConfig
     from models.candidates import Night
     from models.checkpoint import Checkpoint
+    from models.course import Course
     from models.examples import Split
     from models.fit import FitOptions
     from models.mind import MindConfig
@@ -55,6 +56,7 @@ def fit(
     if export and model is not None:
         raise UsageError("--export makes the bundles of both networks; leave the name of the one away")
     read = configured(config)
+    require_board(_train(read))
     if export:
         folder_of_bundles(read)  # refused before the hours of training, not after
     fitted = {name: _fitted(read, name) for name in ([model] if model else _networks(read))}
@@ -76,6 +78,9 @@ def _fitted(config: "Config", model: str) -> dict[str, Any]:
         say(f"nightrec: {folder / model} is fitted already from the same inputs and config; nothing to do")
     else:
         _fit(config, model)
+    for name in (_RETRIEVAL, model + _CHOSEN, model):
+        if (folder / name).exists():
+            finish(folder / name)
     return _report(folder / model)
 
 
@@ -111,12 +116,24 @@ def _asked(config: "Config", name: str) -> dict[str, str]:
     if name == _VOCABULARIES:
         return asked | {"features": " ".join(spec_of(config).features), "until": _known_until(train).isoformat()}
     ranks = name.removesuffix(_CHOSEN) == _BST
-    apart = {"folder", "mind", "bst"} | (set() if ranks or name == _RETRIEVAL else {"ranker_days"})
+    apart = {"folder", "mind", "bst", "tensorboard", "warm_start"}
+    apart |= set() if ranks or name == _RETRIEVAL else {"ranker_days"}
     plain = train.model_dump(mode="json", exclude=apart)
     networks = [train.mind, train.bst] if ranks else [train.mind]
     said = {"plain": plain, "networks": [repr(sorted(network.items())) for network in networks]}
     asked["[train]"] = document_digest(said)
+    if train.warm_start:
+        from models.layout import CheckpointLayout
+
+        starts = [_start(train, one) for one in ((_MIND, _RETRIEVAL, _BST) if ranks else (name,))]
+        models = [CheckpointLayout(start).model for start in starts if start]
+        asked["[train] warm_start"] = document_digest([file_digest(model) for model in models if model.exists()])
     return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if ranks else {})
+
+
+def _start(train: "Train", name: str) -> Path | None:
+    """Name the checkpoint that *name* starts from: the one of its name among those of an earlier time."""
+    return Path(train.warm_start) / name.removesuffix(_CHOSEN) if train.warm_start else None
 
 
 def _known_until(train: "Train") -> date:
@@ -152,16 +169,25 @@ def _fit(config: "Config", model: str) -> None:
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
     say(f"nightrec: {model.upper()}: reads the events through {last}")
     told = _told(config)
+
+    def course(out: Path) -> "Course":
+        """Start where the config says, and go on where a killed fit of the same has come to."""
+        return course_of(out, train, asked, _start(train, out.name))
+
     days, every_day = _days(config, train.until, last), _days(config, last, last)
     if model == _MIND:
-        fit_chosen = partial(fit_mind, **told, config=mind[0])
+
+        def fit_chosen(split: "Split", options: "FitOptions", out: Path) -> "Checkpoint":
+            return fit_mind(**told, split=split, config=mind[0], options=options, out=out, course=course(out))
+
         _choose_and_fit(fit_chosen, days, every_day, mind[1], folder, model, asked, refit=train.refit)
         return
     if not bst[1].in_sample and not _is_fitted(folder, _RETRIEVAL, _asked(config, _RETRIEVAL)):
         before = train.until - timedelta(days=train.ranker_days)
         say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
         earlier = _days(config, before, train.until)
-        fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=folder / _RETRIEVAL)
+        out = folder / _RETRIEVAL
+        fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=out, course=course(out))
     if bst[1].in_sample and not _is_fitted(folder, _MIND, _asked(config, _MIND)):
         raise UsageError("[train.bst] in_sample learns from the night's own MIND; run `nightrec fit mind` first")
 
@@ -170,9 +196,8 @@ def _fit(config: "Config", model: str) -> None:
         own = _MIND if split is every_day or not train.refit else _MIND + _CHOSEN
         retrieval = load_checkpoint(folder / (own if options.in_sample else _RETRIEVAL))
         say(f"nightrec: {model.upper()}: finds its candidates, of the days through {split.trained_through}")
-        return fit_bst(
-            **told, split=split, retrieval=retrieval, night=_night(config), config=bst[0], options=options, out=out
-        )
+        how: dict[str, Any] = {"night": _night(config), "config": bst[0], "options": options}
+        return fit_bst(**told, split=split, retrieval=retrieval, **how, out=out, course=course(out))
 
     _choose_and_fit(fit_ranker, days, every_day, bst[1], folder, model, asked, refit=train.refit)
 

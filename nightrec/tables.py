@@ -324,6 +324,11 @@ class Train(Table):
     """The last days up to ``until``, which BST learns from; a MIND of the days before them proposes its candidates."""
     seed: Count = 1
     """What everything drawn in training follows from."""
+    warm_start: Place | None = None
+    """The folder of an earlier fit: each network begins with the weights of the one of its name there, and new ids with
+    fresh rows."""
+    tensorboard: Annotated[bool, Strict()] = False
+    """Leave event files for TensorBoard in ``tensorboard/`` too; needs the package of that name."""
     folder: Place = Field(default="models", validate_default=True)
     """Where ``vocabularies/``, ``mind/`` and ``bst/`` are made."""
     mind: dict[str, Any] = Field(default_factory=dict)
