@@ -53,6 +53,8 @@ def choose(wanted: np.ndarray, groups: Sequence[np.ndarray], at_most: Sequence[i
     Returns:
         bool [users, W], which are kept.
     """
+    if not groups:
+        return np.asarray(wanted & (wanted.cumsum(axis=1) <= limit))
     users, width = wanted.shape
     everyone = np.arange(users)
     kept = np.zeros(wanted.shape, dtype=bool)

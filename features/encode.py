@@ -30,8 +30,11 @@ def list_parts(lists: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], pa
     """
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return lengths, lists.flatten()
+    if lists.null_count:
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    else:
+        lengths = np.diff(lists.offsets.to_numpy())
+    return lengths.astype(np.int64), lists.flatten()
 
 
 def places(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
