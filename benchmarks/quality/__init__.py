@@ -1,1 +1,5 @@
-"""What models are worth on real data, beside what a user would pick instead: read data, protocol, floors, then main."""
+"""What models are worth on real data, beside what a user would pick instead; ``make quality``.
+
+Read data, protocol, floors; then learned (two_tower) for retrieval, ranking (rankers) and steady; then measure, which
+does all of it for one seed with what search has chosen, report and main.
+"""

@@ -1,82 +1,74 @@
-"""``python -m benchmarks.quality``: floors on every data set, chosen on the validation part, judged on the test part.
+"""``make quality``: every system on every data set, over three seeds; ``build/quality.json``, and tables for the docs.
 
-Prints a table and writes ``build/quality.json``: data set, ``retrieval``, system, metric, and there [mean, deviation]
-over seeds; a floor has no seed, and its deviation is 0.
+The file: data set, part (``retrieval``, ``ranking``, ``chain``, ``steady``), system, metric, and there [mean,
+deviation] over seeds; a floor has no seed, and its deviation is 0. Settings stand in ``benchmarks/quality/chosen.py``.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Iterable
+import subprocess
+import sys
+from concurrent.futures import Future, ProcessPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import floors, protocol
-from benchmarks.quality.data import DATA_SETS, DataSet
-from benchmarks.quality.protocol import Part, Scorer
+from benchmarks.quality import measure, report
+from benchmarks.quality.data import DATA_SETS
 
 OUT = Path("build/quality.json")
-CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
-SHOWN = ("all.hr@50", "new.hr@50", "all.ndcg@10", "new.ndcg@10")
-Setting = dict[str, Any]
+PAGE = Path("docs/quality.md")
+SEEDS = (1, 2, 3)
+ORDER = ("online_retail", "complete_journey", "ml100k", f"ml100k{measure.LAST_DAY}")  # the longest first
 
 
-def systems() -> dict[str, tuple[list[Setting], Callable[[Part, Setting], Scorer]]]:
-    """Every floor: the settings that are tried on the validation part, and how one becomes a scorer."""
-    days = (7, 30)
-    return {
-        "popular": ([{"days": n} for n in days], lambda part, setting: floors.popular(part, **setting)),
-        "own_items": (
-            [{"half_life_days": h, "popular_days": n} for h in (30.0, 90.0, 365.0) for n in days],
-            lambda part, setting: floors.own_items(part, **setting),
-        ),
-        "item_knn": (list(floors.knn_settings()), floors.tuned_knn),
-    }
+def here(names: list[str]) -> list[str]:
+    """Fetch the data sets, and leave out those whose files are not here, with a message."""
+    found = []
+    for name in names:
+        if DATA_SETS[name.removesuffix(measure.LAST_DAY)]() is None:
+            print(f"{name}: its files are not here; skipped")
+        else:
+            found.append(name)
+    return found
 
 
-def choose(part: Part, settings: Iterable[Setting], scorer: Callable[[Part, Setting], Scorer]) -> Setting:
-    """Give the setting that is best on the validation part; of equals the first."""
+def measured(names: list[str], *, seeds: tuple[int, ...], workers: int, short: bool) -> dict[str, Any]:
+    """Measure data sets: floors and seeds side by side, each in a process of one thread."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs: dict[str, list[Future[measure.Figures]]] = {}
+        for name in names:
+            fitted = [pool.submit(measure.seed_of, name, seed, short=short) for seed in seeds]
+            jobs[name] = [pool.submit(measure.floors_of, name, short=short), *fitted]
+        return {name: measure.together(job.result() for job in several) for name, several in jobs.items()}
 
-    def worth(setting: Setting) -> float:
-        measured = protocol.judge(part, protocol.lists_of(part, scorer(part, setting)))
-        return sum(measured[name] for name in CHOSEN_BY)
 
-    return max(settings, key=worth)
-
-
-def retrieval(data: DataSet, *, short: bool) -> dict[str, Any]:
-    """Choose and judge every system on a data set."""
-    valid, test = protocol.validation(data), protocol.test(data)
-    print(f"{data.name}: {len(valid.questions)} questions to choose by, {len(test.questions)} to judge by", flush=True)
-    rows: dict[str, Any] = {}
-    for name, (settings, scorer) in systems().items():
-        started = time.monotonic()
-        setting = choose(valid, settings[:2] if short else settings, scorer)
-        measured = protocol.judge(test, protocol.lists_of(test, scorer(test, setting)))
-        rows[name] = {"setting": setting, **{metric: [value, 0.0] for metric, value in measured.items()}}
-        shown = "  ".join(f"{metric} {measured[metric]:.3f}" for metric in SHOWN)
-        print(f"  {name:12}{shown}  {setting}  {time.monotonic() - started:.0f} s", flush=True)
-    return rows
+def commit() -> str:
+    """Name the commit that is measured, and say if the tree differs from it."""
+    asked = subprocess.run(["git", "describe", "--always", "--dirty"], check=False, capture_output=True, text=True)
+    return asked.stdout.strip() or "unknown"
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=DATA_SETS, help="one data set")
-    parser.add_argument("--short", action="store_true", help="two settings of each system")
+    parser.add_argument("--only", choices=ORDER, action="append", help="a data set; the file keeps the others")
+    parser.add_argument("--short", action="store_true", help="MovieLens alone, one seed, two settings of each floor")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many")
+    parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     asked = parser.parse_args()
-    found: dict[str, Any] = {}
-    for name, load in DATA_SETS.items():
-        if asked.only and asked.only != name:
-            continue
-        data = load()
-        if data is None:
-            print(f"{name}: its files are not here; skipped")
-            continue
-        found[name] = {"retrieval": retrieval(data, short=asked.short)}
+    names = here(["ml100k"] if asked.short else asked.only or list(ORDER))
+    seeds = SEEDS[:1] if asked.short else SEEDS[: asked.seeds]
+    kept = json.loads(OUT.read_text()) if asked.only and OUT.exists() else {}
+    found = kept | measured(names, seeds=seeds, workers=asked.workers, short=asked.short)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {OUT}")
+    if not asked.short:
+        command = " ".join(["make quality"] if not sys.argv[1:] else ["python -m benchmarks.quality", *sys.argv[1:]])
+        report.write(PAGE, found, f"{datetime.now(UTC).date()}, commit {commit()}, by `{command}`")
+        print(f"tables written to {PAGE}")
 
 
 if __name__ == "__main__":

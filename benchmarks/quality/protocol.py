@@ -6,7 +6,7 @@ the user already had is removed from lists and truth.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,9 +69,34 @@ def test(data: DataSet) -> Part:
     return _part(data, data.test_from - timedelta(days=1), data.last)
 
 
+def last_days(data: DataSet) -> Part:
+    """Ask every user on their last day, and fit on all days but those: for shops where few people come back.
+
+    The cut goes through each user and not through time, so what others did later is known, to every system alike.
+    """
+    sequences, spec, vocabularies = _read(data, data.last)
+    split = split_by_time(train_until=data.last, validate_until=data.last, zone=data.zone)
+    days = next_day(sequences, split.train, zone=data.zone)
+    last = np.unique(days.users[::-1], return_index=True)[1]  # a user's days are in order
+    asked = days.take(len(days) - 1 - last)
+    kept = np.ones(len(sequences.items), dtype=bool)
+    for user, end in zip(asked.users, asked.ends, strict=True):
+        kept[end : sequences.starts[user + 1]] = False
+    starts = np.concatenate([[0], np.cumsum(kept)])[sequences.starts]
+    told = replace(sequences, starts=starts, items=sequences.items[kept], times_us=sequences.times_us[kept])
+    return Part(told, spec, vocabularies, split, replace(asked, ends=starts[asked.users + 1]), data.zone)
+
+
 def _part(data: DataSet, train_until: date, asked_until: date) -> Part:
+    sequences, spec, vocabularies = _read(data, train_until)
+    train = split_by_time(train_until=train_until, validate_until=train_until, zone=data.zone)
+    asked = split_by_time(train_until=train_until, validate_until=asked_until, zone=data.zone).valid
+    return Part(sequences, spec, vocabularies, train, first_days(sequences, asked, data.zone), data.zone)
+
+
+def _read(data: DataSet, known_until: date) -> tuple[Sequences, FeatureSpec, dict[str, Vocabulary]]:
     spec = FeatureSpec(("item_id", *data.item_features), data.profile_features, HISTORY, GAP_EDGES)
-    vocabularies = fit_vocabularies(data.inputs, spec=spec, until=train_until, zone=data.zone)
+    vocabularies = fit_vocabularies(data.inputs, spec=spec, until=known_until, zone=data.zone)
     catalogue, _ = encode_catalogue(data.inputs, spec=spec, vocabularies=vocabularies)
     with TemporaryDirectory() as scratch:
         sequences = read_sequences(
@@ -83,9 +108,7 @@ def _part(data: DataSet, train_until: date, asked_until: date) -> Part:
             zone=data.zone,
             engine=Engine(Path(scratch)),
         )
-    train = split_by_time(train_until=train_until, validate_until=train_until, zone=data.zone)
-    asked = split_by_time(train_until=train_until, validate_until=asked_until, zone=data.zone).valid
-    return Part(sequences, spec, vocabularies, train, first_days(sequences, asked, data.zone), data.zone)
+    return sequences, spec, vocabularies
 
 
 def first_days(sequences: Sequences, window: Window, zone: str) -> Examples:

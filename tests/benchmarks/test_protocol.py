@@ -1,43 +1,12 @@
 """The protocol of quality, on a shop small enough to count by hand."""
 
-from datetime import UTC, date, datetime
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.quality import floors, protocol
 from benchmarks.quality.data import DataSet
-from features.inputs import Inputs, Source
-
-# user, item, day of March 2026, hour
-EVENTS = [
-    (1, 10, 1, 9), (1, 11, 1, 9), (1, 12, 2, 9), (1, 10, 11, 9), (1, 13, 11, 20), (1, 14, 12, 9),
-    (2, 10, 3, 9), (2, 11, 3, 9), (2, 14, 13, 9),
-    (3, 12, 12, 9),
-    (4, 11, 9, 9), (4, 13, 9, 9),
-]  # fmt: skip
-
-
-@pytest.fixture
-def part(tmp_path: Path) -> protocol.Part:
-    users, items, days, hours = zip(*EVENTS, strict=True)
-    times = [datetime(2026, 3, day, hour, tzinfo=UTC) for day, hour in zip(days, hours, strict=True)]
-    events = pa.table({"user_id": users, "item_id": items, "time": pa.array(times, pa.timestamp("us", tz="UTC"))})
-    pq.write_table(events, tmp_path / "interactions.parquet")
-    pq.write_table(pa.table({"item_id": [10, 11, 12, 13, 14, 15]}), tmp_path / "items.parquet")
-    columns = {name: name for name in ("user_id", "item_id", "time")}
-    inputs = Inputs(
-        interactions=Source(f"{tmp_path}/interactions.parquet", columns),
-        histories=None,
-        users=None,
-        items=Source(f"{tmp_path}/items.parquet", {"item_id": "item_id"}),
-    )
-    return protocol.test(DataSet("made", inputs, (), (), "UTC", date(2026, 3, 5), date(2026, 3, 11), date(2026, 3, 20)))
 
 
 def test_a_question_is_a_users_first_day_and_needs_a_history(part: protocol.Part) -> None:
@@ -48,6 +17,18 @@ def test_a_question_is_a_users_first_day_and_needs_a_history(part: protocol.Part
     ]
     assert baskets == [{0, 3}, {4}]  # of 1 the 11th alone, whole: catalogue rows of 10 and 13
     assert part.questions.ends.tolist() == [3, 8]  # three events of 1 before the 11th; two of 2 after 1's six
+
+
+def test_by_last_day_every_user_is_asked_once_and_that_day_is_not_trained_on(made: DataSet) -> None:
+    part = protocol.last_days(made)
+    asked = [part.sequences.user_ids[int(user)].as_py() for user in part.questions.users]
+    assert asked == [1, 2]  # 3 and 4 have one day each, and no history before it
+    assert np.diff(part.sequences.starts).tolist() == [5, 2, 1, 2]
+    assert part.questions.ends.tolist() == [5, 7]  # all that is left of each
+    assert [
+        row[known > 0].tolist() for row, known in zip(part.questions.targets, part.questions.weights, strict=True)
+    ] == [[4], [4]]
+    assert (part.sequences.items == 4).sum() == 0  # the item 14 was had on last days alone
 
 
 def test_what_the_user_had_is_no_truth_of_new(part: protocol.Part) -> None:

@@ -1,0 +1,35 @@
+"""What the search chose on each validation part; ``python -m benchmarks.quality.search`` searches anew."""
+
+from dataclasses import replace
+
+from benchmarks.quality.learned import Setting
+from benchmarks.quality.ranking import RankSetting
+from models.bst import BstConfig
+from models.fit import FitOptions
+from models.mind import MindConfig
+
+UNIT = MindConfig(normalise=True, power=1.0)
+FITTED = FitOptions(targets=12, half_life_days=60.0)
+SHOP = Setting(UNIT, FITTED, popular_weight=1.0)
+FILMS = replace(SHOP, asks="events", popular_days=30, options=replace(FITTED, targets=4))
+
+
+def setting_of(base: Setting, system: str, epochs: int) -> Setting:
+    """Take a setting for a system: one interest for those that have no more."""
+    interests = base.config.interests if system == "mind" else 1
+    return replace(base, config=replace(base.config, interests=interests), options=replace(base.options, epochs=epochs))
+
+
+EPOCHS = {
+    "ml100k": {"mind": 4, "mind_one": 4, "two_tower": 4},
+    "complete_journey": {"mind": 3, "mind_one": 3, "two_tower": 3},
+    "online_retail": {"mind": 4, "mind_one": 4, "two_tower": 4},
+}
+BASES = {"ml100k": FILMS, "complete_journey": SHOP, "online_retail": SHOP}
+RETRIEVAL = {
+    data: {system: setting_of(BASES[data], system, epochs) for system, epochs in systems.items()}
+    for data, systems in EPOCHS.items()
+}
+RANKING = RankSetting(
+    BstConfig(mlp=(256, 128, 64)), FitOptions(epochs=6, batch=64, learning_rate=0.0005, targets=10, ratio=4)
+)

@@ -1,0 +1,158 @@
+"""Every figure of one data set and one seed, as {part: {system: {metric: value}}}, and seeds put together."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.quality import floors, learned, protocol, ranking, steady
+from benchmarks.quality.chosen import RANKING, RETRIEVAL
+from benchmarks.quality.data import DATA_SETS, DataSet
+from benchmarks.quality.learned import Network, Setting
+from benchmarks.quality.protocol import Part, Scorer
+from models.examples import Window
+from models.mind import Mind
+
+Figures = dict[str, dict[str, dict[str, float]]]
+CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
+LAST_DAY = "_last_day"  # the data set asked by each user's last day
+CHAIN = ("all.ndcg@10", "new.ndcg@10")
+
+
+def present(name: str) -> DataSet:
+    """Give a data set that is here.
+
+    Raises:
+        SystemExit: If its files are not.
+    """
+    data = DATA_SETS[name.removesuffix(LAST_DAY)]()
+    if data is None:
+        raise SystemExit(f"{name}: its files are not here")
+    return data
+
+
+def judged(part: Part, score: Scorer) -> dict[str, float]:
+    """Let a system answer every question of a part, and measure its lists."""
+    return protocol.judge(part, protocol.lists_of(part, score))
+
+
+def worth(measured: dict[str, float]) -> float:
+    """Say by what settings are chosen on the validation part."""
+    return sum(measured[name] for name in CHOSEN_BY)
+
+
+# --- floors ---------------------------------------------------------------------------------------------------------
+
+Floor = tuple[list[dict[str, Any]], Callable[[Part, dict[str, Any]], Scorer]]
+
+
+def floor_systems() -> dict[str, Floor]:
+    """Every floor: the settings that are tried on the validation part, and how one becomes a scorer."""
+    days = (7, 30)
+    return {
+        "popular": ([{"days": n} for n in days], lambda part, setting: floors.popular(part, **setting)),
+        "own_items": (
+            [{"half_life_days": h, "popular_days": n} for h in (30.0, 90.0, 365.0) for n in days],
+            lambda part, setting: floors.own_items(part, **setting),
+        ),
+        "item_knn": (list(floors.knn_settings()), floors.tuned_knn),
+    }
+
+
+def floors_of(name: str, *, short: bool) -> Figures:
+    """Choose every floor's setting on the validation part, of equals the first, and judge it on the test part."""
+    data = present(name)
+    valid = protocol.validation(data)
+    test = protocol.last_days(data) if name.endswith(LAST_DAY) else protocol.test(data)
+    rows = {}
+    for system, (settings, scorer) in floor_systems().items():
+        tried = settings[:2] if short else settings
+        setting = max(tried, key=lambda one: worth(judged(valid, scorer(valid, one))))
+        rows[system] = judged(test, scorer(test, setting))
+        tell(name, system, rows[system], str(setting))
+    return {"retrieval": rows}
+
+
+# --- what is fitted -------------------------------------------------------------------------------------------------
+
+
+def seed_of(name: str, seed: int, *, short: bool) -> Figures:
+    """Fit every learned system on all days before the test part, with one seed, and judge it there."""
+    torch.set_num_threads(1)
+    data = present(name)
+    settings = RETRIEVAL[data.name]
+    by_last_day = name.endswith(LAST_DAY)
+    part = protocol.last_days(data) if by_last_day else protocol.test(data)
+    networks, rows = {}, {}
+    for system, setting in settings.items():
+        networks[system] = learned.fit(part, system, setting, seed=seed)
+        rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
+        tell(name, f"{system}, seed {seed}", rows[system])
+    if by_last_day:
+        return {"retrieval": rows}
+    mind = networks["mind"]
+    steadiness = {
+        how: {"overlap@50": steady.overlap(part, mind, starts)}
+        for how, starts in steady.starts_of(mind, seed).items()
+        if isinstance(mind, Mind)
+    }
+    tell(name, f"steady, seed {seed}", {how: value["overlap@50"] for how, value in steadiness.items()})
+    return {"retrieval": rows, "steady": steadiness, **ranked(data, part, mind, settings["mind"], seed=seed)}
+
+
+def ranked(data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: int) -> Figures:
+    """Fit the rankers on what a MIND of the days before T1 retrieved on those from it to T2; judge them after T2."""
+    earlier = protocol.validation(data)
+    retrieval = learned.fit(earlier, "mind", setting, seed=seed)
+    days = ranking.days_of(earlier, Window(earlier.cut_us, part.cut_us))
+    found = ranking.retrieve(earlier, days, learned.scorer_of(earlier, retrieval, setting))
+    train = replace(found, part=part)
+    score = learned.scorer_of(part, mind, setting)
+    lists = {kind: ranking.retrieve(part, part.questions, score, new=kind == "new") for kind in ("all", "new")}
+    rows = {"retrieval": ranking.quality(lists["all"].found.scores, lists["all"])}
+    orders: dict[str, dict[str, Any]] = {}
+    for system in ranking.RANKERS:
+        ranker = ranking.fit(train, system, RANKING, seed=seed)
+        orders[system] = {kind: ranking.order(some, ranker, RANKING) for kind, some in lists.items()}
+        rows[system] = ranking.quality(orders[system]["all"], lists["all"])
+        tell(data.name, f"{system}, seed {seed}", rows[system])
+    plain = {kind: some.found.items for kind, some in lists.items()}
+    by_bst = {kind: ranking.reordered(some, orders["bst"][kind]) for kind, some in lists.items()}
+    chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, by_bst)}
+    tell(data.name, f"chain, seed {seed}", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
+    return {"ranking": rows, "chain": {way: {key: row[key] for key in CHAIN} for way, row in chain.items()}}
+
+
+# --- seeds together -------------------------------------------------------------------------------------------------
+
+
+def together(found: Iterable[Figures]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Put the figures of floors and seeds together: each metric becomes [mean, deviation of a sample]."""
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for figures in found:
+        for part, systems in figures.items():
+            for system, metrics in systems.items():
+                row = values.setdefault(part, {}).setdefault(system, {})
+                for metric, value in metrics.items():
+                    row.setdefault(metric, []).append(value)
+    return {
+        part: {
+            system: {metric: mean_and_deviation(column) for metric, column in metrics.items()}
+            for system, metrics in systems.items()
+        }
+        for part, systems in values.items()
+    }
+
+
+def mean_and_deviation(values: list[float]) -> list[float]:
+    """Give [mean, deviation]; one value deviates by 0."""
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
+
+
+def tell(data: str, what: str, measured: dict[str, float], how: str = "") -> None:
+    """Print some figures in a line."""
+    shown = ("all.hr@50", "new.hr@50", "all.ndcg@10", "new.ndcg@10")
+    kept = {key: measured[key] for key in shown if key in measured} or measured
+    print(f"  {data} {what}: {'  '.join(f'{key} {value:.3f}' for key, value in kept.items())}  {how}", flush=True)

@@ -1,0 +1,83 @@
+"""What BST is compared with: wide and deep, without the history or with its mean, and DIN; with BST's own head."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from artifacts.bundle import FeatureSpec
+from features.vocabulary import PADDING, Vocabulary
+from models.bst import BstConfig, Head, feature_widths
+from models.embedding import look_up, make_table, make_tables, seeded
+
+_DEVIATION = 0.03  # of embeddings at the start, as BST's
+
+
+class Pooled(nn.Module):
+    """A ranker that makes one vector of the history, in place of BST's blocks.
+
+    ``nothing`` leaves the history out: wide and deep (arXiv 1606.07792), whose wide part is linear in the cross
+    features. ``mean`` is the same with the mean of the history beside the candidate. ``attention`` is DIN's (arXiv
+    1706.06978, section 4.3): the history's sum, each behaviour weighted by a small network that sees it, the candidate
+    and their product; the weights are not normalised.
+    """
+
+    def __init__(
+        self,
+        pool: Literal["nothing", "mean", "attention"],
+        config: BstConfig,
+        spec: FeatureSpec,
+        vocabularies: Mapping[str, Vocabulary],
+    ) -> None:
+        """Build with start weights drawn from ``config.seed``; of the config, the blocks' fields are not used."""
+        super().__init__()
+        self.pool, self.config, self.spec = pool, config, spec
+        profiles, cross = spec.profile_features, spec.cross_features
+        with seeded(config.seed):
+            widths = feature_widths(config, len(spec.item_features))
+            self.item_tables = make_tables(vocabularies, spec.item_features, widths, deviation=_DEVIATION)
+            self.gap_table = make_table(len(spec.gap_edges) + 2, config.gap_width, deviation=_DEVIATION)
+            self.profile_tables = make_tables(
+                vocabularies, profiles, [config.profile_width] * len(profiles), deviation=_DEVIATION
+            )
+            if pool == "attention":
+                self.weigh = nn.Sequential(nn.Linear(3 * config.width, 36), nn.PReLU(), nn.Linear(36, 1))
+            self.wide = nn.Linear(len(cross), 1, bias=False)
+            nn.init.zeros_(self.wide.weight)
+            self.head = Head(
+                config,
+                per_user=config.profile_width * len(profiles),
+                per_pair=config.width * (1 if pool == "nothing" else 2) + len(cross),
+                retrieval=cross.index("retrieval_score") if "retrieval_score" in cross else None,
+            )
+
+    def logits(self, *inputs: Tensor) -> Tensor:
+        """Score candidates [users, C] before the sigmoid; inputs as of ``input_names(Role.RANKER, spec)``."""
+        items, profiles = len(self.spec.item_features), len(self.spec.profile_features)
+        history, gap, rest = inputs[:items], inputs[items], inputs[items + 1 :]
+        profile, candidate, cross = rest[:profiles], rest[profiles : profiles + items], rest[profiles + items :]
+        real = history[0] != PADDING
+        x = torch.cat([*look_up(self.item_tables, history), self.gap_table(gap)], dim=-1)
+        now = self.gap_table(torch.ones_like(candidate[0]))
+        x_c = torch.cat([*look_up(self.item_tables, candidate), now], dim=-1)
+        pooled = self.pooled(x, real, x_c)
+        logits: Tensor = self.head(look_up(self.profile_tables, profile), x_c, cross, pooled)
+        return logits + self.wide(cross[0]).squeeze(-1)
+
+    def pooled(self, x: Tensor, real: Tensor, x_c: Tensor) -> Tensor:
+        """Make a vector [users, C, d or 0] of each history x [users, L, d] for each candidate x_c [users, C, d]."""
+        if self.pool == "nothing":
+            return x_c[..., :0]
+        if self.pool == "mean":
+            weights = real.float() / real.sum(dim=1, keepdim=True).clamp_min(1)
+            return (weights.unsqueeze(1) @ x).expand(-1, x_c.shape[1], -1)
+        pairs = x.unsqueeze(1), x_c.unsqueeze(2)
+        behaviours, candidates = torch.broadcast_tensors(*pairs)
+        seen = torch.cat([behaviours, candidates, behaviours * candidates], dim=-1)  # [users, C, L, 3 d]
+        weights = torch.where(real.unsqueeze(1), self.weigh(seen).squeeze(-1), 0.0)
+        return weights @ x
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Give probabilities [users, C]."""
+        return torch.sigmoid(self.logits(*inputs))
