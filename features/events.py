@@ -11,30 +11,38 @@ from features.encode import list_parts
 from features.inputs import Inputs, Source, read_batches
 from features.times import to_micros
 from features.types import widen
+from features.weights import Weighing, weights_of
 
 
-def event_schema(user_id: pa.DataType, item_id: pa.DataType) -> pa.Schema:
-    """The columns of :func:`read_events`; each may be null where the files have a null."""
-    return pa.schema([("user_id", user_id), ("item_id", item_id), ("time_us", pa.int64())])
+def event_schema(user_id: pa.DataType, item_id: pa.DataType, *, weighed: bool = False) -> pa.Schema:
+    """The columns of :func:`read_events`; each may be null where the files have a null, but for the weight."""
+    weight = [("weight", pa.float32())] if weighed else []
+    return pa.schema([("user_id", user_id), ("item_id", item_id), ("time_us", pa.int64()), *weight])
 
 
-def read_events(inputs: Inputs) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+def read_events(inputs: Inputs, weighing: Weighing | None = None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Stream all events in the order of the files: ``user_id``, ``item_id``, ``time_us`` (microseconds UTC).
 
     Beside each batch come the users whose ready-made history is empty: they have no event, but are users.
 
+    Args:
+        inputs: The tables.
+        weighing: With it comes a fourth column, ``weight``; of interactions alone.
+
     Raises:
-        InputError: If a file is damaged, a time is out of range, or the lists of a user differ in length.
+        InputError: If a file is damaged, a time or a weight is out of range, or the lists of a user differ in length.
     """
     if inputs.behaviours == "histories":
         yield from _unfolded(inputs)
         return
     source = inputs.sources["interactions"]
-    for path, batch in read_batches(source, ["user_id", "item_id", "time"]):
+    more = weighing.names if weighing else []
+    for path, batch in read_batches(source, ["user_id", "item_id", "time", *more]):
         users, items = widen(batch.column("user_id")), widen(batch.column("item_id"))
         times = _micros(path, source, "time", batch.column("time"), inputs.naive_zone)
-        events = pa.RecordBatch.from_arrays([users, items, times], schema=event_schema(users.type, items.type))
-        yield events, users.slice(0, 0)
+        weights = [weights_of(path, source, batch, weighing)] if weighing else []
+        schema = event_schema(users.type, items.type, weighed=weighing is not None)
+        yield pa.RecordBatch.from_arrays([users, items, times, *weights], schema=schema), users.slice(0, 0)
 
 
 def read_times(inputs: Inputs) -> Iterator[pa.Array]:

@@ -23,6 +23,7 @@ from features.hashing import QUIET, hash_sql
 from features.inputs import IdTypes, Inputs, check_inputs, read_batches
 from features.types import widen
 from features.vocabulary import UNKNOWN, Vocabulary
+from features.weights import Weighing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Ordered:
     Tables, each in the order of its rows:
 
     * ``users``: ``shard``, ``hash``, ``user_id`` and :func:`profile_columns`, by shard, then id; the row id is *u*
-    * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id
+    * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id;
+      and ``weight``, where weights are asked for
 
     A scan of one table, with no condition or with one that compares a column to constants, keeps that order: DuckDB
     guarantees it under ``preserve_insertion_order``. Any other query needs an ``ORDER BY``, a long ``IN`` included.
@@ -113,8 +115,11 @@ def open_ordered(
     zone: str,
     shards: int,
     engine: Engine,
+    weighing: Weighing | None = None,
 ) -> Iterator[Ordered]:
     """Read the behaviours once, up to the end of *until*, and put them in order; nothing held grows with the users.
+
+    With *weighing*, events have their weights: training asks for them, a night doesn't.
 
     Raises:
         InputError: If a table is wrong; the message names file and column.
@@ -139,10 +144,10 @@ def open_ordered(
         with connection:
             with converting_errors():
                 connection.execute(QUIET)
-                counts = _load_events(connection, inputs, types, now_us, engine.advance)
+                counts = _load_events(connection, inputs, types, now_us, engine.advance, weighing)
                 counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
                 item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
-                counts |= _order_events(connection, counts, now_us)
+                counts |= _order_events(connection, counts, now_us, weighed=weighing is not None)
                 bounds = _bounds(connection, shards)
             yield Ordered(connection, item_ids, codes, bounds, now_us, counts)
     finally:
@@ -177,6 +182,7 @@ def _load_events(
     types: IdTypes,
     now_us: int,
     advance: Callable[[int], None],
+    weighing: Weighing | None,
 ) -> dict[str, int]:
     """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
 
@@ -187,7 +193,7 @@ def _load_events(
     counts = dict.fromkeys(names, 0)
 
     def kept() -> Iterator[pa.RecordBatch]:
-        for batch, others in read_events(inputs):
+        for batch, others in read_events(inputs, weighing):
             whole = batch.drop_null()
             past = whole.filter(pc.less(whole.column("time_us"), now_us))
             counts["interactions_read"] += batch.num_rows
@@ -196,10 +202,11 @@ def _load_events(
             counts["interactions_before_1970"] += int(np.count_nonzero(past.column("time_us").to_numpy() < 0))
             advance(batch.num_rows)
             yield past
-            nothing = [pa.nulls(len(others), kind) for kind in (types.item_id, pa.int64())]
+            nothing = [pa.nulls(len(others), kind) for kind in past.schema.types[1:]]
             yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)
 
-    _create(connection, "raw", event_schema(types.user_id, types.item_id), kept())
+    schema = event_schema(types.user_id, types.item_id, weighed=weighing is not None)
+    _create(connection, "raw", schema, kept())
     return counts
 
 
@@ -283,17 +290,20 @@ def _load_items(
     return ids, np.where(rows >= 0, rows, -vocabulary.encode(ids)).astype(np.int32)
 
 
-def _order_events(connection: duckdb.DuckDBPyConnection, counts: dict[str, int], now_us: int) -> dict[str, int]:
+def _order_events(
+    connection: duckdb.DuckDBPyConnection, counts: dict[str, int], now_us: int, *, weighed: bool
+) -> dict[str, int]:
     """Fill ``events``, the one big sort; equal rows are equal, so the order is total."""
     raw = _number(connection, "FROM raw WHERE item_id IS NOT NULL")
     of_excluded = _number(
         connection, "FROM raw WHERE item_id IS NOT NULL AND user_id IN (SELECT id FROM excluded_users)"
     )
-    connection.execute("""
+    weight, by_weight = (", weight", ", weight DESC") if weighed else ("", "")
+    connection.execute(f"""
         CREATE TABLE events AS
-        SELECT users.rowid AS u, CAST(items.rowid AS INTEGER) AS item, time_us
+        SELECT users.rowid AS u, CAST(items.rowid AS INTEGER) AS item, time_us{weight}
         FROM raw JOIN users USING (user_id) JOIN items USING (item_id)
-        ORDER BY u, time_us DESC, item DESC
+        ORDER BY u, time_us DESC, item DESC{by_weight}
     """)
     connection.execute("DROP TABLE raw")
     connection.execute("CREATE TABLE warm AS SELECT DISTINCT u FROM events")

@@ -19,6 +19,7 @@ from features.inputs import Inputs, check_inputs
 from features.ordered import Engine, open_ordered, profile_columns
 from features.times import SECOND
 from features.vocabulary import PADDING, Vocabulary, fit_vocabulary
+from features.weights import Weighing, require_weights
 
 Ints = NDArray[np.int64]
 
@@ -36,6 +37,7 @@ class Sequences:
         catalogue: As the night encodes it.
         profiles: For each profile feature its vocabulary row, int32 [U].
         counts: What was read and dropped.
+        weights: How much each event counts as a target, float32 [E]; None where all count alike.
     """
 
     user_ids: pa.Array
@@ -45,6 +47,7 @@ class Sequences:
     catalogue: pa.Table
     profiles: dict[str, NDArray[np.int32]]
     counts: dict[str, int]
+    weights: NDArray[np.float32] | None = None
 
 
 def fit_vocabularies(inputs: Inputs, *, spec: FeatureSpec, until: date, zone: str) -> dict[str, Vocabulary]:
@@ -80,13 +83,18 @@ def read_sequences(
     until: date,
     zone: str,
     engine: Engine,
+    weighing: Weighing | None = None,
 ) -> Sequences:
     """Read every event up to the end of *until* into memory.
 
+    With *weighing* they have weights.
+
     Raises:
         InputError: If a table is wrong; the message names file and column.
-        UsageError: If a feature has no column.
+        UsageError: If a feature has no column, or weights have none.
     """
+    if weighing:
+        require_weights(inputs, weighing)
     with open_ordered(
         inputs,
         catalogue=catalogue,
@@ -96,9 +104,10 @@ def read_sequences(
         zone=zone,
         shards=1,
         engine=engine,
+        weighing=weighing,
     ) as ordered:
         users = ordered.query("SELECT * FROM users")
-        events = ordered.query("SELECT u, item, time_us FROM events")
+        events = ordered.query("SELECT * FROM events")
         counts = np.bincount(events.column("u").to_numpy(), minlength=len(users))
         ends = np.cumsum(counts)
         # The table has each user's newest event first: read every user's events backwards.
@@ -114,6 +123,7 @@ def read_sequences(
                 for name, column in zip(spec.profile_features, profile_columns(spec), strict=True)
             },
             counts=ordered.counts,
+            weights=events.column("weight").to_numpy()[backwards] if "weight" in events.column_names else None,
         )
 
 

@@ -113,8 +113,8 @@ def next_events(
     """Ask each user before every *targets* events of the window; those events are the targets.
 
     One question for several events saves work: their history is the one before the first of them. With ``targets=1``
-    every event has its own history. An event without any history before it, or of an item that is not in the
-    catalogue, is no target.
+    every event has its own history. An event without any history before it, of an item that is not in the catalogue,
+    or of weight 0, is no target.
 
     Args:
         sequences: All users' events.
@@ -127,7 +127,8 @@ def next_events(
     users, moments = users_of(sequences), first_of_moment(sequences)
     told = moments > sequences.starts[users]
     inside = (times >= window.start_us) & (times < window.end_us)
-    events = np.flatnonzero(told & inside & (sequences.items >= 0))
+    counts = sequences.weights if sequences.weights is not None else np.ones(len(times), dtype=np.float32)
+    events = np.flatnonzero(told & inside & (sequences.items >= 0) & (counts > 0))
     owner = users[events]
     rank = np.arange(len(events)) - np.searchsorted(owner, owner, side="left") + shift
     heads = (rank % targets == 0) | (rank == shift)
@@ -136,7 +137,8 @@ def next_events(
     chosen = np.zeros((len(first), targets), dtype=np.int64)
     weights = np.zeros((len(first), targets), dtype=np.float32)
     chosen[question, rank % targets] = sequences.items[events]
-    weights[question, rank % targets] = age_weights(times[events], window.end_us, half_life_days)
+    aged = age_weights(times[events], window.end_us, half_life_days)
+    weights[question, rank % targets] = aged if sequences.weights is None else of_mean_one(aged * counts[events])
     return Examples(users[first], times[first], moments[first], chosen, weights)
 
 
@@ -178,8 +180,12 @@ def age_weights(times_us: npt.NDArray[np.int64], end_us: int, half_life_days: fl
     """Weigh events by age: half for every half-life before *end_us*, scaled to mean 1; 0 days weigh all alike."""
     if half_life_days <= 0 or len(times_us) == 0:
         return np.ones(len(times_us), dtype=np.float32)
-    weights = np.exp2((times_us - end_us) / (half_life_days * DAY_US))
-    scaled: Floats = (weights / weights.mean()).astype(np.float32)
+    return of_mean_one(np.exp2((times_us - end_us) / (half_life_days * DAY_US)))
+
+
+def of_mean_one(weights: npt.NDArray[np.floating]) -> Floats:
+    """Scale weights to mean 1, by which no learning rate changes; none are none."""
+    scaled: Floats = (weights / weights.mean()).astype(np.float32) if len(weights) else weights.astype(np.float32)
     return scaled
 
 

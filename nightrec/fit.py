@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from features.inputs import Inputs
     from features.vocabulary import Vocabulary
+    from features.weights import Weighing
     from models.bst import BstConfig
     from models.candidates import Night
     from models.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ _MIND = "mind"
 _BST = "bst"
 _CHOSEN = "-chosen"  # what validation chose, where the model itself is fitted again on every day
 _LAST_DAY = {"until": "[train] until, validate_days or refit"}  # which keys of the config say it
+_WEIGHTS = ("sample_weight", "event_weights")
 _RETRIEVAL = "retrieval"  # the MIND of earlier days that proposes candidates to BST
 
 
@@ -118,6 +120,7 @@ def _asked(config: "Config", name: str) -> dict[str, str]:
     ranks = name.removesuffix(_CHOSEN) == _BST
     apart = {"folder", "mind", "bst", "tensorboard", "warm_start"}
     apart |= set() if ranks or name == _RETRIEVAL else {"ranker_days"}
+    apart |= {key for key in _WEIGHTS if not getattr(train, key)}  # what was fitted before there were any, is still
     plain = train.model_dump(mode="json", exclude=apart)
     networks = [train.mind, train.bst] if ranks else [train.mind]
     said = {"plain": plain, "networks": [repr(sorted(network.items())) for network in networks]}
@@ -278,8 +281,16 @@ def _told(config: "Config") -> dict[str, Any]:
             until=train.until + timedelta(days=train.validate_days),
             zone=config.surface.timezone,
             engine=Engine(Path(scratch), config.night.memory, config.night.threads, advance),
+            weighing=_weighing(train),
         )
     return {"sequences": sequences, "spec": spec, "vocabularies": vocabularies}
+
+
+def _weighing(train: "Train") -> "Weighing | None":
+    from features.weights import Weighing
+
+    asked = any(getattr(train, key) for key in _WEIGHTS)
+    return Weighing(train.sample_weight, train.event_weights) if asked else None
 
 
 def _vocabularies(config: "Config", inputs: "Inputs", spec: FeatureSpec) -> "dict[str, Vocabulary]":

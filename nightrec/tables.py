@@ -69,9 +69,10 @@ class Interactions(Table):
     time: Text = "time"
     """Column of the moment: a timestamp, or whole numbers with ``time_unit``."""
     event: Text | None = None
-    """Column of the kind of event; checked to be there, and read by no model of ours so far."""
+    """Column of the kind of event, for ``train.event_weights``; a night does not read it."""
     weight: Text | None = None
-    """Column of an event's weight; the same holds for it."""
+    """Column of how much an event counts, a number of at least 0, for ``train.sample_weight``; a night does not read
+    it."""
     naive_zone: Zone = "UTC"
     """The zone of times that carry none."""
     time_unit: TimeUnit | None = None
@@ -324,6 +325,11 @@ class Train(Table):
     """The last days up to ``until``, which BST learns from; a MIND of the days before them proposes its candidates."""
     seed: Count = 1
     """What everything drawn in training follows from."""
+    sample_weight: Annotated[bool, Strict()] = False
+    """Let an event count as much, as a target, as its column ``weight`` says."""
+    event_weights: dict[Text, Annotated[Number, Field(ge=0)]] = Field(default_factory=dict)
+    """How much an event of a kind counts as a target, such as ``{ purchase = 3.0, view = 0.5 }``; other kinds count 1,
+    and one of 0 is still told as history. Takes the column ``event``."""
     warm_start: Place | None = None
     """The folder of an earlier fit: each network begins with the weights of the one of its name there, and new ids with
     fresh rows."""

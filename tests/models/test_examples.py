@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -196,3 +197,19 @@ def test_a_split_leaves_no_training_day_after_a_validation_day():
     assert split.trained_through == "2026-03-10"
     with pytest.raises(UsageError, match=r"2026-03-10, 2026-03-09"):
         split_by_time(train_until=date(2026, 3, 10), validate_until=date(2026, 3, 9), zone="UTC")
+
+
+def test_weights_of_events_are_those_of_targets(make_sequences):
+    """Scaled to mean 1, times the weight by age; an event of weight 0 is no target, and stays in histories."""
+    sequences = make_sequences([[(0, 1), (DAY, 2), (2 * DAY, 3), (3 * DAY, 4)]])
+    weighed = replace(sequences, weights=np.array([5.0, 1.0, 0.0, 3.0], np.float32))
+
+    plain = next_events(weighed, Window(0, 4 * DAY), targets=2)
+    aged = next_events(weighed, Window(0, 4 * DAY), targets=2, half_life_days=2.0)
+
+    assert asked(plain) == [(0, DAY, 1, [2, 4])]
+    assert plain.weights.tolist() == [[0.5, 1.5]]
+    np.testing.assert_allclose(aged.weights, [[2 * 1 / 7, 2 * 6 / 7]], rtol=1e-6)  # 1 to 3, times 1 to 2 for two days
+    assert (
+        next_events(replace(weighed, weights=np.zeros(4, np.float32)), Window(0, 4 * DAY), targets=2).weights.size == 0
+    )

@@ -12,7 +12,7 @@ import pytest
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import UsageError
 from nightrec.config import read_config
-from nightrec.fit import _told, spec_of
+from nightrec.fit import _asked, _told, spec_of
 from nightrec.main import execute
 
 TRAIN = """
@@ -138,6 +138,27 @@ def test_the_unknown_are_not_in_the_vocabulary(training: Path) -> None:
         told = _told(read_config(training))
 
         assert told["vocabularies"]["item_id"].values.to_pylist() == happened
+
+
+def test_weights_are_read_where_train_asks_for_them(training: Path) -> None:
+    """The column alone changes nothing; asked for, every event has its own weight, and another fit is asked."""
+    path = training.parent / "data" / "events.parquet"
+    events = pq.read_table(path)
+    pq.write_table(events.append_column("stars", pa.array([2.0] * len(events))), path)
+    text = training.read_text().replace("[inputs.items]", 'weight = "stars"\n[inputs.items]')
+    training.write_text(text)
+    (training.parent / "models").mkdir()
+
+    assert _told(read_config(training))["sequences"].weights is None
+    plain = _asked(read_config(training), "mind")
+    training.write_text(text.replace("[train]", "[train]\nsample_weight = true"))
+    weights = _told(read_config(training))["sequences"].weights
+
+    assert weights is not None
+    assert set(weights.tolist()) == {2.0}
+    assert _asked(read_config(training), "mind").items() ^ plain.items() == {
+        ("[train]", digest) for digest in (plain["[train]"], _asked(read_config(training), "mind")["[train]"])
+    }
 
 
 def test_vocabularies_of_other_inputs_are_refused(training: Path, capsys: pytest.CaptureFixture[str]) -> None:

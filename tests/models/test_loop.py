@@ -1,0 +1,57 @@
+"""What the loop is told by options: clipping of gradients, and what a positive weighs."""
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+
+from artifacts.errors import UsageError
+from models.candidates import POSITIVE, Night
+from models.checkpoint import build
+from models.examples import split_by_time
+from models.fit import FitOptions, bst_batches, fit_mind
+from models.loop import optimizer_of
+from models.mind import MindConfig
+
+OPTIONS = FitOptions(epochs=1, batch=32, targets=2, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        ({"clipnorm": 1.0}, [[0.6, 0.8], [0.0, 1.0]]),  # each weight by itself: of lengths 5 and 12
+        ({"global_clipnorm": 1.3}, [[0.3, 0.4], [0.0, 1.2]]),  # both together: of length 13
+        ({"clipvalue": 3.5}, [[3.0, 3.5], [0.0, 3.5]]),
+        ({}, [[3.0, 4.0], [0.0, 12.0]]),
+    ],
+)
+def test_gradients_are_clipped_as_keras_names_it(clip: dict[str, float], expected: list[list[float]]) -> None:
+    """Worked out by hand for two weights whose gradients are (3, 4) and (0, 12)."""
+    optimizer = optimizer_of(replace(OPTIONS, **clip))
+
+    clipped = optimizer._clip_gradients([torch.tensor([3.0, 4.0]), torch.tensor([0.0, 12.0])])
+
+    np.testing.assert_allclose(np.stack([one.numpy() for one in clipped]), expected, rtol=1e-6)
+
+
+def test_two_kinds_of_clipping_are_refused() -> None:
+    """Keras takes one, and the message names both."""
+    with pytest.raises(UsageError, match=r"^train\.clipnorm: expected one kind of clipping, found clipnorm and clipv"):
+        replace(OPTIONS, clipnorm=1.0, clipvalue=0.5)
+
+
+def test_a_positive_weighs_what_is_asked_for_in_training_alone(sequences, spec, vocabularies) -> None:
+    """Three times a negative's weight in training; validation measures as before."""
+    days = {"train_until": date(1970, 1, 15), "validate_until": date(1970, 1, 20), "zone": "UTC"}
+    config = MindConfig(width=8, interests=2, hidden=(8,), start_rows=16)
+    split = split_by_time(**days)
+    checkpoint = fit_mind(sequences, spec=spec, vocabularies=vocabularies, split=split, config=config, options=OPTIONS)
+    how = {"spec": spec, "mind": build(checkpoint), "night": Night(candidates=12, exclude_seen="none")}
+    options = replace(OPTIONS, half_life_days=0.0, positive_weight=3.0, batch=1000)
+
+    for training, expected in ((True, 3.0), (False, 1.0)):
+        _, labels, weights = bst_batches(sequences, split, **how, options=options, training=training)[0]
+        assert set(weights[(labels == POSITIVE) & (weights > 0)].tolist()) == {expected}
+        assert set(weights[(labels != POSITIVE) & (weights > 0)].tolist()) == {1.0}
