@@ -58,6 +58,7 @@ class Retrieval:
         interest: Number of the interest with the greatest inner product, which found it if anyone did.
         interests: How many interests the user has.
         exact: Their inner product, from the item's own vector, as the night scores candidates.
+        popularity: How much of it the item's recent popularity is; None where it does not count.
         stored: What the index says, by what it stores of the vector.
         exact_rank: Its place by exact scores among all items that the user may get; None for one that they may not.
         rank: Its place among the candidates; None if it is none.
@@ -70,6 +71,7 @@ class Retrieval:
     interest: int
     interests: int
     exact: float
+    popularity: float | None
     stored: float
     exact_rank: int | None
     rank: int | None
@@ -289,7 +291,7 @@ def _follow(run: Run, shop: Shop, ranker: Bundle | None, user: _User, row: int, 
         if len(places):
             told = replace(told, ranking=Ranking(int(places[0]) + 1, float(ordered.scores[0, places[0]])))
     if len(user.vectors):
-        told = replace(told, retrieval=_retrieval(shop, user.vectors, ordered, row))
+        told = replace(told, retrieval=_retrieval(shop, shop.index.queries(user.vectors), ordered, row))
     if not len(user.vectors) or (told.listed and told.listed.score is None):
         told = replace(told, popularity=_popularity(shop, filled, row))
     if told.listed:
@@ -338,22 +340,23 @@ def _popularity(shop: Shop, filled: np.ndarray, row: int) -> Popularity:
     return Popularity(int(shop.events[row]), _popularity_rank(shop, row), last)
 
 
-def _retrieval(shop: Shop, vectors: np.ndarray, ordered: Ordered, row: int) -> Retrieval:
-    index, found = shop.index, ordered.found
-    scores = inner_products(vectors, index.vectors[row])
+def _retrieval(shop: Shop, queries: np.ndarray, ordered: Ordered, row: int) -> Retrieval:
+    index, found, append = shop.index, ordered.found, shop.index.append
+    scores = inner_products(queries, index.vectors[row])
     interest = int(scores.argmax())
     exact = scores[interest]
-    query = np.ascontiguousarray(vectors[interest : interest + 1])
+    query = np.ascontiguousarray(queries[interest : interest + 1])
     places, there = np.flatnonzero(found.rows[0] == row), found.rows[0] != NO_ITEM
     if len(places):
         interest = int(found.interests[0, places[0]])
     may = not ordered.seen.have(np.array([0]), np.array([row]))[0]
     return Retrieval(
         interest=interest,
-        interests=len(vectors),
+        interests=len(queries),
         exact=float(exact),
+        popularity=float(inner_products(append, index.vectors[row, -len(append) :])) if len(append) else None,
         stored=_stored_score(index.ivf, query, row),
-        exact_rank=_exact_rank(shop, vectors, ordered, row, exact) if may else None,
+        exact_rank=_exact_rank(shop, queries, ordered, row, exact) if may else None,
         rank=int(places[0]) + 1 if len(places) else None,
         candidates=int(there.sum()),
         least=float(found.scores[0][there][-1]) if there.any() else None,
@@ -362,14 +365,14 @@ def _retrieval(shop: Shop, vectors: np.ndarray, ordered: Ordered, row: int) -> R
     )
 
 
-def _exact_rank(shop: Shop, vectors: np.ndarray, ordered: Ordered, row: int, exact: np.float32) -> int:
+def _exact_rank(shop: Shop, queries: np.ndarray, ordered: Ordered, row: int, exact: np.float32) -> int:
     """Count the items that the user may get and whose best inner products come before *row*'s, and one."""
     items, better = len(shop.index.items), 0
     allowed = np.ones(items, dtype=bool)
     allowed[ordered.seen.rows] = False
     for start in range(0, items, _CHUNK):
         part = shop.index.vectors[start : start + _CHUNK]
-        best = np.max([inner_products(part, vector) for vector in vectors], axis=0)
+        best = np.max([inner_products(part, query) for query in queries], axis=0)
         numbers = start + np.arange(len(part))
         first = (best > exact) | ((best == exact) & (numbers < row))
         better += int((first & allowed[start : start + _CHUNK]).sum())

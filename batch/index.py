@@ -3,12 +3,13 @@
 ``index.json`` holds ``format``, ``metadata`` (the run's), ``type``, ``metric``, ``width``, ``items``, ``nlist``,
 ``nprobe``, ``trained_on`` (vectors), ``seed``, ``faiss_threads``, ``recall_k``, ``recall_target``, ``recall`` and
 ``recall_interval`` (on the half of the sample that did not choose; null without users), ``recall_users``, ``curve``
-(pairs of nprobe and recall on the half that chose), ``imbalance`` (1 is even) and ``counts``.
+(pairs of nprobe and recall on the half that chose), ``imbalance`` (1 is even) and ``counts``. Where recent popularity
+counts, ``append`` has the numbers that stand behind an interest in a query, its weight first (``width`` counts them),
+and ``scale`` is that of :func:`batch.ivf.popularity_scale`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isqrt
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ import pyarrow.compute as pc
 
 from artifacts import schemas
 from artifacts.bundle import Bundle
-from artifacts.documents import write_json
+from artifacts.documents import read_json, write_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.earlier import UNUSABLE
+from batch.indexed import appended, gather_vectors, open_index, read_ivf
+from batch.ivf import IndexOptions, popularity_scale, train, training_rows
 from batch.profile import require_profile
 from batch.recall import Sample, measure_recall, take_sample
-from batch.retrieve import Index, gather_vectors, most_of, open_index, read_ivf, require_searchable, search
+from batch.retrieve import Index, most_of, require_searchable, search
 from batch.session import Session, open_session
 from batch.shards import inputs_digest, nothing, require_bundle
 from batch.stages import forget_stages, stage, stages
@@ -36,32 +39,8 @@ from batch.towers import UserVectors, vectors_of
 
 FORMAT = 1
 TYPES = ("Flat", "SQ8", "PQ")
-ONE_LIST_BELOW = 4096  # items; below, one list is quick enough, and nothing is lost
-LEAST_OF_LIST = 39  # training vectors of a list (and of a PQ code); FAISS warns below
-TRAIN_OF_LIST = 64
-PQ_CODES = 256  # 8 bits
-PQ_WIDTH = 4  # numbers of a vector to one code
 NO_MORE_RECALL = 0.01
-_BLAS_FROM = 20  # queries; FAISS's own default
-
-
-@dataclass(frozen=True, slots=True)
-class IndexOptions:
-    """How to build the index.
-
-    Attributes:
-        type: What is stored of a vector: ``"Flat"`` all of it, ``"SQ8"`` a byte a number, ``"PQ"`` a byte for four.
-        lists: How many lists; 0: chosen by the number of items.
-        recall_target: nprobe is raised until the lower end of recall's interval is not below this.
-        recall_k: How many best items recall is about.
-        seed: Of the training sample and of k-means.
-    """
-
-    type: str = "Flat"
-    lists: int = 0
-    recall_target: float = 0.95
-    recall_k: int = 100
-    seed: int = 1
+MOST_WEIGHT = 1000
 
 
 def build_index(
@@ -108,32 +87,42 @@ def build_index(
         with stage("read"):
             catalogue = read_table(layout.catalogue).combine_chunks()
             item_ids = _ids(run, catalogue)
-            rows, vectors, counts = _select(run, catalogue, item_ids)
-            kept = _kept_index(earlier, user, options, vectors)
-        faiss_threads = run.profile["faiss_threads"]
-        with stage("build"):
-            ivf = kept or train(vectors, options, threads=faiss_threads, device=chosen.name)
-        index = Index(ivf, rows, vectors, 1, faiss_threads, most_of(chosen.name))
+            append = appended(user.width, options.popularity_weight)
+            rows, vectors, counts = _select(run, catalogue, item_ids, more=len(append))
         session = open_session(user, rows=run.profile["batch_users"], device=chosen.name, threads=threads)
         users = _encode_sample(run, session)
+        scale = popularity_scale(users.vectors, options.popularity_weight)
+        with stage("read"):
+            kept = _kept_index(earlier, user, options, vectors, scale)
+        with stage("build"):
+            ivf = kept or _train(run, user, options, vectors, scale, chosen.name)
+        index = Index(ivf, rows, vectors, 1, run.profile["faiss_threads"], most_of(chosen.name), append)
         with stage("search"):
-            tuned = tune(index, users.vectors, users.counts, options)
+            tuned = tune(index, index.queries(users.vectors), users.counts, options)
         ivf.nprobe = tuned["nprobe"]
+        popularity = {"append": append.tolist(), "scale": scale} if scale else {}
         trained_on = training_rows(len(vectors), options)
         said = {"counts": counts, "trained_on": trained_on, "seed": options.seed, "type": options.type, **tuned}
         with stage("write"):
-            _write(run, index, item_ids, said, inputs)
+            _write(run, index, item_ids, said | popularity, inputs)
     advance(len(rows))
     counted = {**counts, "kept_lists": ivf.nlist} if kept else counts
     return StepResult("index", 1, 0, len(rows), counted, stages=stages())
 
 
 def _inputs(run: Run, user: Bundle, options: IndexOptions) -> str:
-    items = [run.layout.items(shard, run.item_shards) for shard in range(run.item_shards)]
-    return inputs_digest(run, [user], [run.layout.catalogue, run.layout.sample, *items], **asdict(options))
+    layout = run.layout
+    files = [
+        layout.catalogue,
+        layout.sample,
+        *(layout.items(shard, run.item_shards) for shard in range(run.item_shards)),
+    ]
+    if options.popularity_weight:
+        files.append(layout.popular)
+    return inputs_digest(run, [user], files, **asdict(options))
 
 
-def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vectors: np.ndarray) -> Any:
+def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vectors: np.ndarray, scale: float) -> Any:
     """Find the index that an *earlier* run of the same profile built of these *vectors*; None if there is none.
 
     Every byte of it is checked, and of the items it was built of; one that is changed is as good as none.
@@ -146,9 +135,16 @@ def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vec
             index = open_index(run, item_ids, device="cpu")
         except UNUSABLE:
             continue
+        if read_json(run.layout.index.parameters).get("scale", 0) != scale:
+            continue
         if np.array_equal(index.vectors.view(np.int32), vectors.view(np.int32)):
             return index.ivf
     return None
+
+
+def _train(run: Run, user: Bundle, options: IndexOptions, vectors: np.ndarray, scale: float, device: str) -> Any:
+    scaling = np.where(np.arange(vectors.shape[1]) == user.width, scale, 1) if scale else None
+    return train(vectors, options, threads=run.profile["faiss_threads"], device=device, scaling=scaling)
 
 
 def _encode_sample(run: Run, session: Session) -> UserVectors:
@@ -168,6 +164,10 @@ def _require_options(run: Run, options: IndexOptions, device: str) -> None:
         raise UsageError(f"[index] recall_target: expected more than 0, at most 1, found {options.recall_target}")
     if not 1 <= options.recall_k <= 65_535:
         raise UsageError(f"[index] recall_k: expected 1 to 65535, found {options.recall_k}")
+    if not 0 <= options.popularity_weight <= MOST_WEIGHT:
+        raise UsageError(
+            f"[retrieve] popularity_weight: expected 0 to {MOST_WEIGHT}, found {options.popularity_weight}"
+        )
     require_searchable(device, k=options.recall_k)
 
 
@@ -183,13 +183,16 @@ def _ids(run: Run, catalogue: pa.Table) -> pa.Array:
     return item_ids
 
 
-def _select(run: Run, catalogue: pa.Table, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Choose what is indexed; gives catalogue rows int32, vectors float32, and counts."""
+def _select(
+    run: Run, catalogue: pa.Table, item_ids: pa.Array, *, more: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Choose what is indexed; gives catalogue rows int32, float32 vectors with *more* numbers behind, and counts."""
     eligible, signal = (catalogue[name].to_numpy() for name in ("eligible", "signal"))
     rows = np.flatnonzero(eligible & signal).astype(np.int32)
-    vectors = gather_vectors(run, item_ids, rows)
-    finite = np.isfinite(vectors).all(axis=1)
-    zero = ~vectors.any(axis=1)
+    vectors = gather_vectors(run, item_ids, rows, more=more)
+    own = vectors[:, : vectors.shape[1] - more]  # a popular item without a vector of use is left out all the same
+    finite = np.isfinite(own).all(axis=1)
+    zero = ~own.any(axis=1)
     good = finite & ~zero
     counts = {
         "ineligible": int((~eligible).sum()),
@@ -202,73 +205,6 @@ def _select(run: Run, catalogue: pa.Table, item_ids: pa.Array) -> tuple[np.ndarr
         reasons = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed ({reasons or 'no items'})")
     return (rows, vectors, counts) if good.all() else (rows[good], vectors[good], counts)
-
-
-def lists_for(items: int, lists: int = 0) -> int:
-    """Say how many lists an index of *items* has: *lists* if the items allow it; if that is 0, 4 times their root.
-
-    Raises:
-        UsageError: If there are fewer than ``LEAST_OF_LIST`` items to each of *lists*.
-    """
-    if lists > (most := max(items // LEAST_OF_LIST, 1)):
-        raise UsageError(
-            f"[index] lists = {lists}: {items} items allow at most {most}; lower it, or 0 to have it chosen"
-        )
-    if lists:
-        return lists
-    return 1 if items < ONE_LIST_BELOW else min(4 * isqrt(items), items // TRAIN_OF_LIST)
-
-
-def training_rows(items: int, options: IndexOptions) -> int:
-    """Say how many of *items* vectors centroids (and PQ codes) are trained on."""
-    wanted = lists_for(items, options.lists) * TRAIN_OF_LIST
-    return min(items, max(wanted, LEAST_OF_LIST * PQ_CODES if options.type == "PQ" else 0))
-
-
-def train(vectors: np.ndarray, options: IndexOptions, *, threads: int, device: str = "cpu") -> Any:
-    """Build an IVF of *vectors*, float32 [n, d], all finite; the same arguments give the same bytes.
-
-    Args:
-        vectors: Row i becomes id i.
-        options: Type, lists and seed.
-        threads: Part of the profile: k-means changes with it.
-        device: ``gpu`` builds there and copies the index back.
-
-    Returns:
-        The index, on the CPU.
-
-    Raises:
-        UsageError: If there are too few vectors for the lists or for PQ.
-    """
-    items, width = vectors.shape
-    lists = lists_for(items, options.lists)
-    if options.type == "PQ" and items < (least := LEAST_OF_LIST * PQ_CODES):
-        raise UsageError(f"[index] type = PQ: needs {least} items, found {items}; take Flat or SQ8")
-    faiss.omp_set_num_threads(threads)
-    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
-    ivf = _empty(width, lists, options.type)
-    ivf.cp.seed = options.seed
-    ivf.cp.min_points_per_centroid = 1  # FAISS warns on stderr; `lists_for` has refused already
-    sample = vectors
-    if (wanted := training_rows(items, options)) < items:
-        sample = vectors[np.sort(np.random.default_rng(options.seed).choice(items, wanted, replace=False))]
-    built = ivf
-    if device == "gpu":  # not yet seen on a GPU: our tests run without one
-        built = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
-    built.train(sample)
-    built.add(vectors)
-    return faiss.index_gpu_to_cpu(built) if device == "gpu" else built
-
-
-def _empty(width: int, lists: int, kind: str) -> Any:
-    quantizer = faiss.IndexFlatIP(width)
-    metric = faiss.METRIC_INNER_PRODUCT
-    if kind == "Flat":
-        return faiss.IndexIVFFlat(quantizer, width, lists, metric)
-    if kind == "SQ8":
-        return faiss.IndexIVFScalarQuantizer(quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric)
-    codes = width // PQ_WIDTH if width % PQ_WIDTH == 0 else width
-    return faiss.IndexIVFPQ(quantizer, width, lists, codes, 8, metric)
 
 
 def tune(index: Index, vectors: np.ndarray, counts: np.ndarray, options: IndexOptions) -> dict[str, Any]:

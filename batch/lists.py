@@ -10,7 +10,8 @@ from artifacts.bundle import Bundle
 from artifacts.errors import InputError, UsageError
 from artifacts.run import Run, seen_within
 from artifacts.tables import read_table
-from batch.retrieve import Candidates, Index, Lists, open_index, require_packable, retrieve, seen_lists
+from batch.indexed import open_index, recent_events
+from batch.retrieve import Candidates, Index, Lists, require_packable, retrieve, seen_lists
 from batch.rules import Rule, choose, fill, order_by_score
 from batch.session import Session
 from features.cross import cross_features, match_seen
@@ -142,10 +143,7 @@ def open_shop(run: Run, options: ScoreOptions, ranker: Bundle | None, device: st
     index = replace(open_index(run, item_ids, device=device), threads=1)  # batches run side by side already
     index_rows = np.full(len(item_ids), NO_ITEM, dtype=np.int64)
     index_rows[index.items] = np.arange(len(index.items))
-    popular = read_table(run.layout.popular)
-    events = np.zeros(len(item_ids), dtype=np.int64)
-    events[popular["item"].to_numpy()] = popular["events"].to_numpy()
-    events = events[index.items]
+    events = recent_events(run, len(item_ids))[index.items]
     features = item_features(catalogue, ranker.spec) if ranker else {}
     return Shop(
         options=options,
@@ -175,10 +173,10 @@ def order_candidates(shop: Shop, session: Session | None, part: Part) -> Ordered
     """
     options = shop.options
     lengths, lists = list_parts(part.interests.column("vectors"))
-    vectors = lists.flatten().to_numpy().reshape(len(lists), shop.index.vectors.shape[1])
+    queries = shop.index.queries(lists.flatten().to_numpy().reshape(len(lists), lists.type.list_size))
     require_packable(len(shop.index.items), int(lengths.max(initial=1)))
     seen = seen_lists(part.seen, shop.index_rows, within=options.seen_within)
-    found = retrieve(shop.index, vectors, lengths, seen, limit=options.candidates, fetch=options.fetch)
+    found = retrieve(shop.index, queries, lengths, seen, limit=options.candidates, fetch=options.fetch)
     _require_finite(part, "retrieval_score", found.scores, found.rows)
     scores = _ranker_scores(shop, session, part, found) if session else found.scores
     order = order_by_score(found.rows, scores)

@@ -1,7 +1,6 @@
 """From interest vectors to the candidates of each user: search, drop what was seen, merge, keep, score again."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import faiss
@@ -9,9 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from artifacts.contract import MOST_INTERESTS
-from artifacts.errors import CorruptError, UsageError
-from artifacts.run import Run
-from artifacts.tables import read_table, reading_table, verify_file
+from artifacts.errors import UsageError
 from batch.stages import stage
 from features.encode import NO_ITEM, list_parts, require_rows
 
@@ -19,6 +16,7 @@ GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches o
 WIDENINGS = 4  # how often the search for a short list is doubled
 
 _NEVER = 1 << 30
+_AT_ONCE = 1024  # pairs of vectors; with more, the two copies leave the cache
 _MISSING, _LOW, _WORD = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF), np.uint64(32)
 
 
@@ -29,10 +27,13 @@ class Index:
     Attributes:
         ivf: The FAISS index, on CPU or GPU; row i there is row i of the other fields.
         items: int32 [n], catalogue rows, ascending.
-        vectors: float32 [n, d], the items' vectors themselves, whatever the index stores of them.
+        vectors: float32 [n, width], the items' vectors themselves, whatever the index stores of them; behind the d
+            numbers of the model stand those that meet *append*.
         nprobe: How many lists a search looks into.
         threads: How many threads FAISS may take.
         most: The most neighbours and lists of one search.
+        append: float32 [width - d], what an interest is searched with behind its own numbers; none where recent
+            popularity does not count.
     """
 
     ivf: Any
@@ -41,6 +42,13 @@ class Index:
     nprobe: int
     threads: int
     most: int = _NEVER
+    append: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def queries(self, interests: np.ndarray) -> np.ndarray:
+        """Give what the index is searched with for *interests*, float32 [n, d]: float32 [n, width], contiguous."""
+        if not len(self.append):
+            return interests
+        return np.hstack([interests, np.broadcast_to(self.append, (len(interests), len(self.append)))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,87 +114,6 @@ def seen_lists(seen: pa.RecordBatch, index_rows: np.ndarray, *, within: int | No
     return Lists(rows[kept], np.bincount(owners[kept], minlength=len(counts)))
 
 
-def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
-    """Open the finished index of *run* with the vectors of its items.
-
-    Args:
-        run: Its step ``index`` is done.
-        item_ids: Ids of the catalogue, in order.
-        device: ``cpu`` or ``gpu``.
-
-    Raises:
-        StaleRunError: If the index or the items are not finished.
-        CorruptError: If a file is changed, or index and items do not belong together.
-    """
-    layout = run.layout.index
-    verify_file(layout.ivf)
-    ivf = read_ivf(layout.ivf)
-    items = read_table(layout.items)["item"].to_numpy()
-    vectors = gather_vectors(run, item_ids, items)
-    if (ivf.ntotal, ivf.d) != vectors.shape:
-        raise CorruptError(
-            f"{layout.ivf}: holds {ivf.ntotal} vectors of width {ivf.d}, but {layout.items.name} and the item vectors "
-            f"are {vectors.shape[0]} of width {vectors.shape[1]}; run the step `index` again"
-        )
-    nprobe = ivf.nprobe
-    if device == "gpu":  # not yet seen on a GPU: our tests run without one
-        ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
-    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device))
-
-
-def read_ivf(path: Any) -> Any:
-    """Read a FAISS file whose bytes the caller has verified; gives an ``IndexIVF`` of inner products.
-
-    Raises:
-        CorruptError: If it holds another kind of index, or none.
-    """
-    try:
-        ivf = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise CorruptError(f"{path}: expected a FAISS index ({error}); run the step `index` again") from error
-    if not isinstance(ivf, faiss.IndexIVF) or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise CorruptError(f"{path}: expected an IVF of inner products, found a {type(ivf).__name__}")
-    return ivf
-
-
-def gather_vectors(run: Run, item_ids: pa.Array, rows: np.ndarray) -> np.ndarray:
-    """Read the vectors of some items, float32 [len(rows), d]; they may hold NaN, Inf or nothing but zeros.
-
-    Args:
-        run: Its step ``items`` is done.
-        item_ids: Ids of the whole catalogue, in order.
-        rows: Ascending catalogue rows.
-
-    Raises:
-        StaleRunError: If a range of items is not finished.
-        CorruptError: If a file is changed, or its items are not the catalogue's.
-    """
-    gathered, end = None, 0
-    for name, batch in _item_batches(run):
-        start, end = end, end + batch.num_rows
-        if not batch.column("item_id").equals(item_ids.slice(start, batch.num_rows)):
-            raise CorruptError(
-                f"{name}: its items are not rows {start} to {end - 1} of the catalogue; run `items` again"
-            )
-        column = batch.column("vector")
-        vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-        if gathered is None:
-            gathered = np.empty((len(rows), column.type.list_size), dtype=np.float32)
-        first, last = np.searchsorted(rows, [start, end])
-        gathered[first:last] = vectors[rows[first:last] - start]
-    if gathered is None or end != len(item_ids):
-        raise CorruptError(f"{run.folder}: the catalogue has {len(item_ids)} items, but {end} have vectors")
-    return gathered
-
-
-def _item_batches(run: Run) -> Iterator[tuple[str, pa.RecordBatch]]:
-    for shard in range(run.item_shards):
-        path = run.layout.items(shard, run.item_shards)
-        with reading_table(path) as reader:
-            for number in range(reader.num_record_batches):
-                yield str(path), reader.get_batch(number)
-
-
 def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the items with the greatest inner products among the *nprobe* lists nearest to each query.
 
@@ -195,7 +122,7 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
 
     Args:
         index: What to search.
-        queries: float32 [queries, d], contiguous.
+        queries: float32 [queries, width], contiguous.
         k: How many to find.
         nprobe: Into how many lists to look.
 
@@ -214,23 +141,16 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
 
 
 def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compute inner products over the last axis by adding halves: one fixed order, whatever stands beside a row.
+    """Compute inner products over the last axis, each by a call of BLAS of its own: a row's bits depend on it alone.
 
-    ``np.einsum`` and BLAS choose the order by the shape of the whole; here a row's bits depend on that row alone.
+    ``np.einsum`` and products of matrices choose the order of their sums by the shape of the whole.
 
     Args:
         left: float32 [..., d].
         right: float32 [..., d].
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-        terms = left * right
-        while (width := terms.shape[-1]) > 1:
-            half = width // 2
-            sums = terms[..., :half] + terms[..., half : 2 * half]
-            if width % 2:
-                sums[..., 0] += terms[..., -1]
-            terms = sums
-    return np.asarray(terms[..., 0])
+        return np.asarray(np.vecdot(np.ascontiguousarray(left), np.ascontiguousarray(right)))
 
 
 def most_of(device: str) -> int:
@@ -315,7 +235,7 @@ def retrieve(
 
     Args:
         index: What to search.
-        vectors: float32 [sum of counts, d], the active interests, user after user.
+        vectors: float32 [sum of counts, width], the queries of the active interests, user after user.
         counts: int [users], how many each user has; a user with 0 gets no candidates.
         seen: What each user has had and must not get.
         limit: C, candidates to keep.
@@ -357,12 +277,19 @@ def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: C
     there = found.rows != NO_ITEM
     starts = np.cumsum(counts) - counts
     asked = (starts[:, None] + found.interests)[there]
-    scores = inner_products(vectors.take(asked, axis=0), index.vectors.take(found.rows[there], axis=0))
+    scores = _scores_of(vectors, asked, index.vectors, found.rows[there])
     bits = _bits_of(int(counts.max(initial=1)))
     keys = np.full(found.rows.shape, _MISSING)
     rows, interests = found.rows[there].astype(np.uint64), found.interests[there].astype(np.uint64)
     keys[there] = _descending(scores) << _WORD | rows << bits | interests
     return _best(keys, bits, found.rows.shape[1], found.dropped)
+
+
+def _scores_of(vectors: np.ndarray, asked: np.ndarray, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Compute the inner products of ``vectors[asked]`` and ``items[rows]``, so many at once as a cache holds."""
+    parts = [slice(start, start + _AT_ONCE) for start in range(0, len(rows), _AT_ONCE)]
+    some = [inner_products(vectors.take(asked[part], axis=0), items.take(rows[part], axis=0)) for part in parts]
+    return np.concatenate([np.empty(0, np.float32), *some])
 
 
 def _best(keys: np.ndarray, bits: np.uint64, limit: int, dropped: np.ndarray) -> Candidates:

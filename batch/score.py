@@ -76,7 +76,7 @@ def open_score(
         )
     layout, index, bundles = run.layout, run.layout.index, [ranker] if ranker else []
     items = [layout.items(shard, run.item_shards) for shard in range(run.item_shards)]
-    common = [layout.catalogue, layout.popular, index.ivf, index.items, *items]
+    common = [layout.catalogue, layout.popular, index.ivf, index.items, index.parameters, *items]
     digest = document_digest(asdict(options))
 
     def start() -> OneShard:

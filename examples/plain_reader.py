@@ -34,9 +34,10 @@ print(json.dumps(scores.filter(pc.equal(scores["user_id"], user_id)).to_pylist()
 
 index = faiss.deserialize_index(np.frombuffer(files["index/ivf.faiss"], np.uint8))  # its nprobe is stored in it
 items = tables["index/items.arrow"]["item_id"]
+append = json.loads(files["index/index.json"]).get("append", [])  # where popularity counts: its weight, then zeros
 vectors = pc.list_flatten(interests.filter(pc.equal(interests["user_id"], user_id))["vectors"]).to_pylist()
 for vector in vectors:  # what the index finds for each interest of the user, who may have had it
-    (found,), (rows,) = index.search(np.array([vector], np.float32), 5)
+    (found,), (rows,) = index.search(np.array([[*vector, *append]], np.float32), 5)
     print(
         json.dumps(
             [[items[int(row)].as_py(), float(score)] for row, score in zip(rows, found, strict=True) if row >= 0]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artifacts.documents import read_json
 from artifacts.errors import CorruptError
 from artifacts.release import verify_content_file
 from release.pointer import LATEST, follow, read_pointer
@@ -22,6 +23,7 @@ class Loaded:
 
     version: str
     index: Any  # of FAISS; nprobe is stored in it
+    append: np.ndarray  # what stands behind an interest in a query: nothing, or the weight of popularity and zeros
     items: pa.Array  # from FAISS row to item id
     scores: tuple[pa.ipc.RecordBatchFileReader, ...]
 
@@ -33,7 +35,8 @@ def load(root: Path, channel: str = LATEST, attempts: int = 5) -> Loaded:
         paths = [str(verify_content_file(release.layout, release.manifest, name)) for name in release.manifest.files]
         scores = tuple(pa.ipc.open_file(pa.memory_map(path)) for path in paths if "/scores/" in path)
         items = pa.ipc.open_file(release.layout.index.items).read_all()["item_id"].combine_chunks()
-        return Loaded(release.version, faiss.read_index(str(release.layout.index.ivf)), items, scores)
+        append = np.array(read_json(release.layout.index.parameters).get("append", []), np.float32)
+        return Loaded(release.version, faiss.read_index(str(release.layout.index.ivf)), append, items, scores)
     except (CorruptError, OSError):
         if attempts == 1:
             raise
@@ -58,7 +61,7 @@ class Reader:
 
 def search(loaded: Loaded, vector: np.ndarray, k: int) -> list[tuple[Any, float]]:
     """Find the *k* items that fit *vector*, float32 [d], best by inner product."""
-    (scores,), (rows,) = loaded.index.search(vector.reshape(1, -1), k)
+    (scores,), (rows,) = loaded.index.search(np.concatenate([vector, loaded.append])[None], k)
     return [(loaded.items[row].as_py(), score) for row, score in zip(rows.tolist(), scores, strict=True) if row >= 0]
 
 

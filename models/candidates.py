@@ -30,12 +30,14 @@ class Night:
         exclude_seen: Whether what the user has had is dropped: ``"all"`` of it, that of some ``"days"``, or ``"none"``.
         exclude_days: Of ``"days"``.
         popular_days: Days before today in which events make an item popular.
+        popularity_weight: What log(1 + those events) is multiplied by and added to an item's inner products.
     """
 
     candidates: int = 100
     exclude_seen: Literal["all", "days", "none"] = "all"
     exclude_days: int = 30
     popular_days: int = 30
+    popularity_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Candidates:
 
     Attributes:
         items: Catalogue rows, -1 where fewer were found, [N, C].
-        scores: Best inner product of an interest and the item, 0 where there is none, [N, C].
+        scores: Best inner product of an interest and the item, with what popularity adds; 0 where there is none,
+            [N, C].
         labels: ``POSITIVE`` for a target; ``UNUSED`` for no item, or one that the user takes later than the targets:
             calling it a negative would punish a good guess; [N, C].
     """
@@ -56,6 +59,19 @@ class Candidates:
     def take(self, rows: npt.NDArray[Any]) -> "Candidates":
         """Keep *rows*, a mask or positions."""
         return Candidates(self.items[rows], self.scores[rows], self.labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What recent popularity adds to retrieval scores.
+
+    Attributes:
+        by_day: To each item's, [days, items].
+        day: Each example's row of *by_day*, [N].
+    """
+
+    by_day: Tensor
+    day: Tensor
 
 
 def item_vectors(mind: Mind, catalogue: Mapping[str, npt.NDArray[np.int32]]) -> Tensor:
@@ -90,8 +106,26 @@ def excluded(sequences: Sequences, users: Ints, now_us: Ints, ends: Ints, night:
     return rows[kept], sequences.items[positions[kept]].astype(np.int64)
 
 
+def popularity_added(index: EventIndex, now_us: Ints, items: int, night: Night) -> Added | None:
+    """Work out ``weight * log(1 + events)`` of all *items* on each example's day; None for the weight 0."""
+    if not night.popularity_weight:
+        return None
+    _, first, rows = np.unique(index.days(now_us), return_index=True, return_inverse=True)
+    logs = np.empty((len(first), items), dtype=np.float32)
+    for day, at in enumerate(first):
+        logs[day] = np.log1p(index.popularity(now_us[[at]], np.arange(items)[None], night.popular_days)[0])
+    return Added(torch.from_numpy(logs * np.float32(night.popularity_weight)), torch.from_numpy(rows))
+
+
 def search(
-    interests: Tensor, count: Tensor, vectors: Tensor, *, banned: tuple[Ints, Ints], eligible: Tensor, k: int
+    interests: Tensor,
+    count: Tensor,
+    vectors: Tensor,
+    *,
+    banned: tuple[Ints, Ints],
+    eligible: Tensor,
+    k: int,
+    added: Added | None = None,
 ) -> tuple[Ints, Floats]:
     """Find each user's *k* best items exactly, best first, ties in the order of torch's ``topk``.
 
@@ -102,6 +136,7 @@ def search(
         banned: Users and items, aligned, that are left out.
         eligible: Which items may be found, bool [items].
         k: How many.
+        added: To the inner products of these users.
 
     Returns:
         Catalogue rows [users, k], -1 where there are no more, and scores, 0 there.
@@ -112,6 +147,8 @@ def search(
     for start in range(0, len(vectors), CHUNK):
         chunk = vectors[start : start + CHUNK]
         scores = serving_scores(interests, count, chunk)
+        if added is not None:
+            scores += added.by_day[:, start : start + CHUNK][added.day]
         scores[:, ~eligible[start : start + CHUNK]] = -torch.inf
         here = (items >= start) & (items < start + len(chunk))
         scores[rows[here], items[here] - start] = -torch.inf
@@ -136,13 +173,17 @@ def retrieve(
     catalogue = item_features(sequences.catalogue, mind.spec)
     vectors = item_vectors(mind, catalogue)
     eligible = torch.from_numpy(sequences.catalogue["eligible"].to_numpy().copy())
+    popular = popularity_added(index, examples.now_us, len(sequences.catalogue), night)
     parts = []
     for start in range(0, max(len(examples), 1), batch):  # none are retrieved for in a batch of none
         asked = examples.take(np.arange(start, min(start + batch, len(examples))))
         inputs = history_at(sequences, asked.users, asked.now_us, asked.ends, mind.spec)
         interests, count = user_interests(mind, inputs)
         banned = excluded(sequences, asked.users, asked.now_us, asked.ends, night)
-        items, scores = search(interests, count, vectors, banned=banned, eligible=eligible, k=night.candidates)
+        added = popular and Added(popular.by_day, popular.day[start : start + batch])
+        items, scores = search(
+            interests, count, vectors, banned=banned, eligible=eligible, k=night.candidates, added=added
+        )
         labels = np.where(index.has_later(asked.users, asked.ends, items), UNUSED, NEGATIVE)
         labels[items == NO_ITEM] = UNUSED
         wanted = np.where(asked.weights > 0, asked.targets, NO_ITEM - 1)

@@ -239,6 +239,10 @@ class EventIndex:
         high = np.searchsorted(self._keys, base + self._sequences.starts[users + 1][:, None])
         return high > low
 
+    def days(self, now_us: Ints) -> Ints:
+        """Number the day of each moment; what :meth:`popularity` counts is the same all day."""
+        return np.searchsorted(self._midnights, now_us, side="right")
+
     def popularity(self, now_us: Ints, items: Ints, days: int) -> Ints:
         """Count everybody's events with an item in the *days* whole days before the day of *now_us*.
 
@@ -248,7 +252,7 @@ class EventIndex:
             days: How many days.
         """
         stride = len(self._midnights) + 1
-        today = np.searchsorted(self._midnights, now_us, side="right")[:, None]
+        today = self.days(now_us)[:, None]
         high = np.searchsorted(self._by_day, items * stride + today)
         low = np.searchsorted(self._by_day, items * stride + np.maximum(today - days, 0))
         return high - low

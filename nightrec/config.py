@@ -114,6 +114,8 @@ def semantic(config: Config) -> dict[str, Any]:
 
     Not in it: paths and names, what a machine may use, the execution profile (which enters by itself), the gates.
     """
+    # Without popularity in retrieval a night is what it was before there was such a key, and has the same run key.
+    plain = set() if config.retrieve.popularity_weight else {"popularity_weight"}
     inputs = config.inputs.model_dump(exclude_none=True, exclude={name: {"path"} for name in InputTables.model_fields})
     return {
         "timezone": config.surface.timezone,
@@ -122,6 +124,6 @@ def semantic(config: Config) -> dict[str, Any]:
         "item_shards": config.night.item_shards,
         "history": config.history.model_dump(),
         "index": config.index.model_dump(),
-        "retrieve": config.retrieve.model_dump(),
+        "retrieve": config.retrieve.model_dump(exclude=plain),
         "score": config.score.model_dump(mode="json"),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from nightrec.rates import Prices, Rates
 
 INDEX_BYTES = {"Flat": 4.0, "SQ8": 1.0, "PQ": 0.25}  # of one dimension of one item
+MORE_WIDTH = 4  # numbers behind a vector where popularity counts
 SHARD_ROWS = 65_536  # users of a shard, past which its memory grows no more
 SAMPLE_USERS = 4_096  # that nprobe is chosen with
 TRAIN_OF_LIST = 64  # items that k-means sees of each list, in each of its ROUNDS
@@ -64,6 +65,7 @@ class Means:
         gpus: Over all machines.
         index_threads: Of k-means, ``night.faiss_threads``.
         lists: Of the index; 0 has them chosen.
+        popularity: Whether the index has recent popularity behind each vector.
     """
 
     cores: int
@@ -76,6 +78,7 @@ class Means:
     gpus: int = 0
     index_threads: int = 2
     lists: int = 0
+    popularity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def _bytes_of(sizes: Workload, means: Means, rates: Rates) -> _Sizes:
         histories=rows * rates.compressed,
         catalogue=sizes.items * (24 + 4 * sizes.features),
         vectors=sizes.items * sizes.width * 4,
-        index=sizes.items * sizes.width * INDEX_BYTES[means.index_type],
+        index=sizes.items * (sizes.width + MORE_WIDTH * means.popularity) * INDEX_BYTES[means.index_type],
         interests=sizes.users * (8 + sizes.active * sizes.width * 4),
         scores=sizes.users * means.top_n * 28 * rates.compressed,
         table=sizes.items * sizes.width * 4,

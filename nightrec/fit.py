@@ -321,6 +321,7 @@ def _night(config: "Config") -> "Night":
         exclude_seen=config.retrieve.exclude_seen,
         exclude_days=config.retrieve.exclude_days,
         popular_days=config.history.popular_days,
+        popularity_weight=config.retrieve.popularity_weight,
     )
 
 

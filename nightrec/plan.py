@@ -69,6 +69,7 @@ def plan(  # noqa: PLR0913 - the options of a command are its arguments
         gpus=gpus,
         index_threads=read.night.faiss_threads,
         lists=read.index.lists,
+        popularity=read.retrieve.popularity_weight > 0,
     )
     efforts = estimate(sizes, means, assumed, prices)
     _show(read.surface.name, sizes, means, assumed, efforts)

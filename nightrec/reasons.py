@@ -117,7 +117,8 @@ def facts_of(told: Explanation, setting: Setting) -> Iterator[tuple[str, str]]:
         verb = "found by" if found.rank else "nearest"
         yield verb, f"interest {found.interest}, of {found.interests}"
         yield "retrieval", _retrieved(found)
-        yield "exact score", f"{found.exact:.6g}, from the item's vector"
+        added = "" if found.popularity is None else f", {found.popularity:.4g} of it for recent popularity"
+        yield "exact score", f"{found.exact:.6g}, from the item's vector{added}"
         yield "index score", f"{found.stored:.6g}, off by {abs(found.stored - found.exact):.2g}"
     if told.ranking and told.retrieval:
         yield "score", f"rank {told.ranking.rank} of {told.retrieval.candidates}, {told.ranking.score:.4g}"

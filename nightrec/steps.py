@@ -156,7 +156,8 @@ def _with_replay(run: Run, open_: Callable[[Run], "Work"]) -> "Work":
 
 def index(config: Config, run: Run, threads: int) -> "Work":
     """Open the step ``index``, which has no shards."""
-    from batch.index import IndexOptions, build_index
+    from batch.index import build_index
+    from batch.ivf import IndexOptions
 
     options = IndexOptions(
         type=config.index.type,
@@ -164,6 +165,7 @@ def index(config: Config, run: Run, threads: int) -> "Work":
         recall_target=config.index.recall_target,
         recall_k=config.index.recall_k,
         seed=config.index.seed,
+        popularity_weight=config.retrieve.popularity_weight,
     )
     user, earlier, device = tower(config, Role.USER), earlier_of(config, run), config.night.device
     build = partial(build_index, run, user, options, earlier=earlier, device=device, threads=threads)

@@ -255,6 +255,9 @@ class Retrieve(Table):
     """Drop what the user has ever had, has had in the last ``exclude_days`` days, or nothing."""
     exclude_days: Days = 30
     """The days of ``exclude_seen = "days"``."""
+    popularity_weight: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    """How much log(1 + an item's events of the last ``history.popular_days`` days) adds to its inner product with an
+    interest; 0 leaves it to the ranker."""
 
 
 class Rule(Table):

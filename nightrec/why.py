@@ -287,7 +287,8 @@ def _of_pair(pair: "Pair", item: "pa.Scalar") -> "tuple[Explanation, str, tuple[
     if len(pair.interests):
         scores = inner_products(pair.interests, pair.vector)
         facts.append(("nearest", f"interest {scores.argmax()}, of {len(scores)}"))
-        facts.append(("exact score", f"{scores.max():.6g}, from the item's vector"))
+        more = "; the night added what its recent popularity was worth" if pair.counts_popularity else ""
+        facts.append(("exact score", f"{scores.max():.6g}, from the item's vector{more}"))
     if listed := listed_in(pair.rows, item):
         told = replace(told, listed=listed, fate=Fate.FALLBACK if listed.score is None else Fate.RANKED)
         facts += [("score", f"{listed.score:.4g}")] if listed.score is not None else []

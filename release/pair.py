@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from release.content import index_parameters_of
 from release.pointer import Release
 from release.read import rows_with
 
@@ -20,6 +21,7 @@ class Pair:
         interests: The user's interest vectors, float32 [k, d].
         vector: The item's vector, float32 [d]; None if the release does not know the item.
         indexed: Whether the index holds the item.
+        counts_popularity: Whether the night added what an item's recent popularity is worth to its inner products.
         near_users: Ids of users beside where the user would stand.
         near_items: The same of items.
     """
@@ -29,6 +31,7 @@ class Pair:
     interests: np.ndarray
     vector: np.ndarray | None
     indexed: bool
+    counts_popularity: bool
     near_users: tuple[int | str, ...]
     near_items: tuple[int | str, ...]
 
@@ -52,6 +55,7 @@ def pair_of(release: Release, user: pa.Scalar, item: pa.Scalar) -> Pair:
         interests=_numbers(interests["vectors"], width),
         vector=_numbers(vectors["vector"], width)[0] if vectors.num_rows else None,
         indexed=indexed.num_rows > 0,
+        counts_popularity="append" in index_parameters_of(layout, release.manifest),
         near_users=tuple(users),
         near_items=tuple(items),
     )

@@ -18,7 +18,7 @@ from artifacts.errors import CorruptError, NightrecError, UsageError
 from artifacts.layout import BundleLayout, RootLayout, sidecar_of
 from artifacts.run import Run, find_run
 from artifacts.tables import opening_arrow, read_table, writing_table
-from batch.retrieve import read_ivf
+from batch.indexed import read_ivf
 from batch.session import open_session
 from features.vocabulary import load_vocabulary
 from models.checkpoint import load_checkpoint

@@ -18,9 +18,10 @@ from artifacts.documents import read_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, writing_table
-from batch.index import IndexOptions, _encode_sample, build_index, lists_for, train, tune
+from batch.index import _encode_sample, build_index, tune
 from batch.interests import compute_interests
 from batch.items import embed_items
+from batch.ivf import IndexOptions, lists_for, train
 from batch.recall import _top, measure_recall, take_sample
 from batch.retrieve import Index, search
 from batch.session import open_session

@@ -13,20 +13,39 @@ from artifacts.layout import sidecar_of
 from artifacts.run import Run
 from artifacts.tables import writing_table
 from batch import index as step
-from batch.index import IndexOptions, build_index
+from batch.index import build_index
+from batch.ivf import IndexOptions
 
 ITEMS, WIDTH = 12_000, 8  # of which six in seven are indexed: as many as PQ needs
 MakeRun = Callable[..., Run]
 
 
-def night(make_run: MakeRun, tiny: ModuleType, name: str, vectors: np.ndarray, *, users: int = 60, kind: str) -> Run:
-    """A run whose items have these *vectors*, and whose sample are so many users."""
+def night(
+    make_run: MakeRun,
+    tiny: ModuleType,
+    name: str,
+    vectors: np.ndarray,
+    *,
+    users: int = 60,
+    kind: str = "Flat",
+    more: int = 0,
+) -> Run:
+    """A run whose items have these *vectors*, whose sample are so many users; item 5,000 has so many *more* events."""
     run = make_run(items=len(vectors), name=name, index_type=kind)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schemas.vector_of(WIDTH))
     items = pa.table({"item_id": tiny.catalogue_of(len(vectors))["item_id"], "vector": lists})
     user_ids, inputs = tiny.shard_users(users, 0)
     sample = tiny.history_rows(inputs, user_ids)
-    for path, rows in ((run.layout.items(0, 1), items), (run.layout.sample, sample)):
+    bought = np.arange(len(vectors)) * 7919 % 1000 + (np.arange(len(vectors)) == 5_000) * more
+    popular = pa.table(
+        {
+            "item_id": items["item_id"],
+            "item": pa.array(range(len(vectors)), pa.int32()),
+            "events": pa.array(bought, pa.int64()),
+        }
+    )
+    tables = {run.layout.items(0, 1): items, run.layout.sample: sample, run.layout.popular: popular}
+    for path, rows in tables.items():
         with writing_table(path, rows.schema, metadata={}, inputs="") as writer:
             writer.write(rows)
     return run
@@ -43,10 +62,13 @@ def vectors() -> np.ndarray:
     return (rng.standard_normal((ITEMS, WIDTH)) * rng.uniform(0.5, 2, (ITEMS, 1))).astype(np.float32)
 
 
+@pytest.mark.parametrize("weight", [0, 0.5])
 @pytest.mark.parametrize("kind", ["Flat", "SQ8", "PQ"])
-def test_a_kept_index_has_the_bytes_of_one_that_is_built(make_run, tiny, user_bundle, monkeypatch, vectors, kind):
+def test_a_kept_index_has_the_bytes_of_one_that_is_built(
+    make_run, tiny, user_bundle, monkeypatch, vectors, kind, weight
+):
     """Other users tonight, the same items: nothing is trained, nprobe and recall are tonight's, and bytes are equal."""
-    options = IndexOptions(type=kind, lists=24, recall_k=10)
+    options = IndexOptions(type=kind, lists=24, recall_k=10, popularity_weight=weight)
     before = night(make_run, tiny, "before", vectors, users=10, kind=kind)
     kept, full = (night(make_run, tiny, name, vectors, users=300, kind=kind) for name in ("kept", "full"))
     build_index(before, user_bundle, options, threads=1)
@@ -83,3 +105,19 @@ def test_another_or_a_damaged_index_is_not_kept(make_run, tiny, user_bundle: Bun
 
     assert "kept_lists" not in result.counts
     assert files(kept) == files(full)
+
+
+def test_lists_are_kept_while_nothing_is_more_popular_than_before(make_run, tiny, user_bundle: Bundle, vectors) -> None:
+    """One event more of one item, or another weight: the index is built anew; without one the event is no matter."""
+    before, same, event = (
+        night(make_run, tiny, name, vectors, more=more) for name, more in (("before", 0), ("same", 0), ("event", 1))
+    )
+    plain, half, whole = (IndexOptions(lists=24, recall_k=10, popularity_weight=weight) for weight in (0, 0.5, 1))
+
+    def kept(run: Run, options: IndexOptions) -> bool:
+        return "kept_lists" in build_index(run, user_bundle, options, earlier=[before], threads=1).counts
+
+    build_index(before, user_bundle, plain, threads=1)
+    assert [kept(event, plain), kept(same, half)] == [True, False]
+    build_index(before, user_bundle, half, threads=1)
+    assert [kept(event, half), kept(same, whole), kept(same, half)] == [False, False, True]

@@ -8,15 +8,12 @@ import pyarrow as pa
 import pytest
 
 from artifacts import schemas
+from artifacts.documents import write_json
 from artifacts.errors import CorruptError, InputError, StaleRunError
 from artifacts.run import Run
 from artifacts.tables import finish_file, writing_table
-from batch.retrieve import (
-    gather_vectors,
-    most_of,
-    open_index,
-    seen_lists,
-)
+from batch.indexed import gather_vectors, open_index
+from batch.retrieve import most_of, seen_lists
 from features.encode import NO_ITEM
 
 IDS = pa.array(range(100, 107), pa.int64())
@@ -51,7 +48,9 @@ def write_index(run: Run, items: np.ndarray, vectors: np.ndarray, *, metric: int
     ivf.add(vectors)
     ivf.nprobe = 2
     faiss.write_index(ivf, str(layout.ivf))
-    finish_file(layout.ivf, inputs="", run_key=run.run_key)
+    write_json(layout.parameters, {})
+    for path in (layout.ivf, layout.parameters):
+        finish_file(path, inputs="", run_key=run.run_key)
 
 
 def test_an_index_is_opened_with_the_vectors_of_its_items(indexed: Run) -> None:

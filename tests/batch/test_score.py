@@ -18,9 +18,10 @@ from artifacts.errors import CorruptError, InputError, NightrecError, StaleRunEr
 from artifacts.layout import BundleLayout
 from artifacts.run import Run
 from artifacts.tables import read_table, writing_table
-from batch.index import IndexOptions, build_index
+from batch.index import build_index
 from batch.interests import compute_interests
 from batch.items import embed_items
+from batch.ivf import IndexOptions
 from batch.lists import ScoreOptions
 from batch.rules import Rule
 from batch.score import score

@@ -14,6 +14,7 @@ from models.candidates import (
     Night,
     draw_negatives,
     excluded,
+    popularity_added,
     ranker_inputs,
     retrieve,
     search,
@@ -50,6 +51,46 @@ def test_search_is_a_full_sort(seed, k, chunk):
         expected = sorted(allowed, key=lambda item: -best[item])[:k]
         assert found[user].tolist() == expected + [-1] * (k - len(expected))
         np.testing.assert_allclose(scores[user, : len(expected)], best[expected], rtol=1e-6)
+
+
+def test_popularity_is_added_as_of_each_examples_day(make_sequences):
+    """Each user's scores are best inner product + weight * log(1 + events of the last days) of the user's own day."""
+    sequences = make_sequences([[(0, 3), (3 * DAY, 3), (3 * DAY + 5, 4)], [(4 * DAY, 4), (4 * DAY, 4), (6 * DAY, 3)]])
+    index = EventIndex(sequences, zone="UTC", until_us=9 * DAY)
+    night = Night(popular_days=2, popularity_weight=1.5)
+    now = np.array([5 * DAY + 7, 4 * DAY, 5 * DAY, 0])  # two of one day, in any order
+    events = np.zeros((4, 6))
+    events[[0, 2], 3], events[[0, 2], 4] = 1, 3  # of days 3 and 4
+    events[1, 3], events[1, 4] = 1, 1  # of days 2 and 3
+    random = np.random.default_rng(1)
+    interests, vectors = random.normal(size=(4, 2, 5)).astype(np.float32), random.normal(size=(6, 5)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", 4)
+        found, scores = search(
+            torch.tensor(interests),
+            torch.tensor([2, 1, 2, 2]),
+            torch.tensor(vectors),
+            banned=(np.array([0]), np.array([1])),
+            eligible=torch.ones(6, dtype=torch.bool),
+            k=6,
+            added=popularity_added(index, now, 6, night),
+        )
+    best = (interests @ vectors.T).max(axis=1)
+    best[1] = interests[1, 0] @ vectors.T
+    best += 1.5 * np.log1p(events)
+    best[0, 1] = -np.inf
+    order = np.argsort(-best, axis=1)
+    assert found.tolist() == [[*order[0, :5], -1], *order[1:].tolist()]
+    np.testing.assert_allclose(scores[1:], np.take_along_axis(best, order, axis=1)[1:], rtol=1e-5)
+
+
+def test_without_a_weight_popularity_adds_nothing(sequences):
+    """What is not asked for is not computed; of no example either."""
+    index = EventIndex(sequences, zone="UTC", until_us=20 * DAY)
+    assert popularity_added(index, np.array([9 * DAY]), 24, Night()) is None
+    none = popularity_added(index, np.zeros(0, np.int64), 24, Night(popularity_weight=1))
+    assert none is not None
+    assert none.by_day.shape == (0, 24)
 
 
 @pytest.mark.parametrize(

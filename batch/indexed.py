@@ -1,0 +1,145 @@
+"""What the index holds of the items: their vectors, with recent popularity behind them, and the index when finished.
+
+Where popularity counts, an item's row is its vector, log(1 + events of the last days), and zeros; an interest is
+searched with the weight in the place of the events. So the inner product, which FAISS ranks by and which the ranker is
+told as the retrieval score, is that of the vectors and weight times the logarithm.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from artifacts.documents import read_json
+from artifacts.errors import CorruptError
+from artifacts.run import Replay, Run
+from artifacts.tables import read_table, reading_table, verify_file
+from batch.retrieve import Index, most_of
+
+PQ_WIDTH = 4  # numbers of a vector to one code of PQ
+
+
+def appended(width: int, weight: float) -> np.ndarray:
+    """Give what stands behind an interest of *width* numbers in a query: *weight*, and zeros that fill codes of PQ.
+
+    For the weight 0 that is nothing: the index then holds the vectors alone.
+    """
+    append = np.zeros(1 + -(width + 1) % PQ_WIDTH if weight else 0, np.float32)
+    append[:1] = weight
+    return append
+
+
+def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
+    """Open the finished index of *run* with the vectors of its items.
+
+    For a replay, whose users stand a day before, the same lists are filled anew with what was popular then.
+
+    Args:
+        run: Its step ``index`` is done.
+        item_ids: Ids of the catalogue, in order.
+        device: ``cpu`` or ``gpu``.
+
+    Raises:
+        StaleRunError: If the index or the items are not finished.
+        CorruptError: If a file is changed, or index and items do not belong together.
+    """
+    layout = run.layout.index
+    for path in (layout.ivf, layout.parameters):
+        verify_file(path)
+    ivf = read_ivf(layout.ivf)
+    append = np.array(read_json(layout.parameters).get("append", []), np.float32)
+    items = read_table(layout.items)["item"].to_numpy()
+    vectors = gather_vectors(run, item_ids, items, more=len(append))
+    if (ivf.ntotal, ivf.d) != vectors.shape:
+        raise CorruptError(
+            f"{layout.ivf}: holds {ivf.ntotal} vectors of width {ivf.d}, but {layout.items.name} and the item vectors "
+            f"are {vectors.shape[0]} of width {vectors.shape[1]}; run the step `index` again"
+        )
+    nprobe = ivf.nprobe
+    if len(append) and isinstance(run, Replay):
+        _fill_again(ivf, vectors)
+    if device == "gpu":  # not yet seen on a GPU: our tests run without one
+        ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
+    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device), append)
+
+
+def _fill_again(ivf: Any, vectors: np.ndarray) -> None:
+    """Put *vectors*, float32 [n, width], into the lists in which the rows that they replace are."""
+    own = np.empty(len(vectors), np.int64)
+    for number in range(ivf.nlist):
+        if length := ivf.invlists.list_size(number):
+            own[faiss.rev_swig_ptr(ivf.invlists.get_ids(number), length)] = number
+    ivf.reset()
+    ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
+
+
+def read_ivf(path: Any) -> Any:
+    """Read a FAISS file whose bytes the caller has verified; gives an ``IndexIVF`` of inner products.
+
+    Raises:
+        CorruptError: If it holds another kind of index, or none.
+    """
+    try:
+        ivf = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise CorruptError(f"{path}: expected a FAISS index ({error}); run the step `index` again") from error
+    if not isinstance(ivf, faiss.IndexIVF) or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise CorruptError(f"{path}: expected an IVF of inner products, found a {type(ivf).__name__}")
+    return ivf
+
+
+def gather_vectors(run: Run, item_ids: pa.Array, rows: np.ndarray, *, more: int = 0) -> np.ndarray:
+    """Read the vectors of some items, float32 [len(rows), d + more]; they may hold NaN, Inf or nothing but zeros.
+
+    Args:
+        run: Its step ``items`` is done.
+        item_ids: Ids of the whole catalogue, in order.
+        rows: Ascending catalogue rows.
+        more: Numbers behind the d of a vector: its popularity first, then zeros.
+
+    Raises:
+        StaleRunError: If a range of items is not finished.
+        CorruptError: If a file is changed, or its items are not the catalogue's.
+    """
+    gathered, end = None, 0
+    for name, batch in _item_batches(run):
+        start, end = end, end + batch.num_rows
+        if not batch.column("item_id").equals(item_ids.slice(start, batch.num_rows)):
+            raise CorruptError(
+                f"{name}: its items are not rows {start} to {end - 1} of the catalogue; run `items` again"
+            )
+        column = batch.column("vector")
+        vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+        width = column.type.list_size
+        if gathered is None:
+            gathered = np.zeros((len(rows), width + more), dtype=np.float32)
+        first, last = np.searchsorted(rows, [start, end])
+        gathered[first:last, :width] = vectors[rows[first:last] - start]
+    if gathered is None or end != len(item_ids):
+        raise CorruptError(f"{run.folder}: the catalogue has {len(item_ids)} items, but {end} have vectors")
+    if more:
+        gathered[:, -more] = np.log1p(recent_events(run, len(item_ids))[rows])
+    return gathered
+
+
+def recent_events(run: Run, items: int) -> np.ndarray:
+    """Read how many events of the last days each of so many catalogue rows has had, int64 [items].
+
+    Raises:
+        StaleRunError: If *run* is not prepared.
+        CorruptError: If the file is changed.
+    """
+    popular = read_table(run.layout.popular)
+    events = np.zeros(items, dtype=np.int64)
+    events[popular["item"].to_numpy()] = popular["events"].to_numpy()
+    return events
+
+
+def _item_batches(run: Run) -> Iterator[tuple[str, pa.RecordBatch]]:
+    for shard in range(run.item_shards):
+        path = run.layout.items(shard, run.item_shards)
+        with reading_table(path) as reader:
+            for number in range(reader.num_record_batches):
+                yield str(path), reader.get_batch(number)
