@@ -1,7 +1,7 @@
 """The networks, MIND (retrieval) and BST (ranking), and their training: torch modules that export as they stand.
 
 Read in this order: ``embedding``, ``attention``, ``mind``, ``bst``; then ``layout``, ``checkpoint``, ``losses``,
-``examples``, ``candidates``, ``options``, ``backend``, ``trainers``, ``progress``, ``course``, ``loop``,
+``examples``, ``protocol``, ``candidates``, ``options``, ``backend``, ``trainers``, ``progress``, ``course``, ``loop``,
 ``warm``, ``fit`` and ``evaluate``.
 
 Each network's ``forward`` takes its inputs in the order of ``artifacts.bundle.input_names``, and nothing in it is

@@ -13,7 +13,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from artifacts.errors import NightrecError, RefusedError, UsageError, trouble_of
-from nightrec import config_verbs, doctor, export, fit, init, night, plan, recommend, releases, report, trend, why
+from nightrec import (
+    config_verbs,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    init,
+    night,
+    plan,
+    recommend,
+    releases,
+    report,
+    trend,
+    why,
+)
 from nightrec.stopping import Stopped, catch_signals, stopping_as_itself
 from nightrec.terminal import answer, say
 
@@ -34,6 +48,7 @@ _GROUPS: dict[str, dict[str, Callable[..., int | None]]] = {
         "recommend": recommend.recommend,
         "why": why.why,
         "report": report.report,
+        "evaluate": evaluate.evaluate,
         "plan": plan.plan,
         "trend": trend.trend,
         "doctor": doctor.doctor,

@@ -1,5 +1,6 @@
 """Reading a release as its users do: the recommendations of one user, and any rows of one id."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def id_type(release: Release, folder: Path, column: str) -> pa.DataType:
     """Say of which type the ids in *column* of the tables in *folder* are."""
     with opening_arrow(_shards_in(release, folder)[0]) as reader:
         return reader.schema.field(column).type
+
+
+def batches_in(release: Release, folder: Path) -> Iterator[pa.RecordBatch]:
+    """Stream the tables in *folder*, each verified before its first row is given.
+
+    Raises:
+        CorruptError: If a table is missing or changed.
+    """
+    for path in _shards_in(release, folder):
+        with opening_arrow(_verified(release, path)) as reader:
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)
 
 
 def rows_with(release: Release, folder: Path, column: str, wanted: pa.Scalar, near: list[int | str]) -> pa.Table:

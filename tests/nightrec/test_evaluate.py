@@ -1,0 +1,100 @@
+"""``nightrec evaluate``: a release is judged by what its users did after it, as its tables say by other means."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from nightrec.main import execute
+
+DATE = "2026-03-10"
+NIGHT = datetime(2026, 3, 11, tzinfo=UTC)
+
+
+@pytest.fixture
+def later(published: tuple[Path, Any], tmp_path: Path) -> Path:
+    """The published night, and what users did after it: 7 came back on the second day, 9 on the third, 39 is new."""
+    folder = tmp_path / "shop"
+    shutil.copytree(published[0].parent, folder)
+    path = folder / "data" / "events.parquet"
+    after = [(7, 3, 30), (7, 4, 31), (7, 5, 60), (9, 6, 50), (39, 1, 20), (8, 2, 24 * 9)]
+    users, items, hours = zip(*after, strict=True)
+    more = {"user_id": users, "item_id": items, "time": [NIGHT + timedelta(hours=hour) for hour in hours]}
+    events = pq.read_table(path)
+    pq.write_table(pa.concat_tables([events, pa.table(more).cast(events.schema)]), path)
+    return folder / "job.toml"
+
+
+def read(release: Path, table: str) -> pa.Table:
+    return pa.concat_tables([pa.ipc.open_file(path).read_all() for path in sorted((release / table).glob("*.arrow"))])
+
+
+def test_a_release_is_judged_by_what_came_next(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hits are counted in the tables of the release itself, and in an exact search of its vectors."""
+    assert execute(["evaluate", "--config", str(later), "--date", DATE, "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert (told["date"], told["days"], told["users"], told["users_without_list"]) == (DATE, 7, 2, 0)
+    systems = told["systems"]
+    assert list(systems) == ["final lists", "retrieval", "popular, 7 days", "popular, 30 days", "own items"]
+    truth = {7: {3, 4}, 9: {6}}
+    release = later.parent / "store" / "releases" / told["release"]
+    scores, interests = read(release, "scores"), read(release, "interests")
+    hits = []
+    for user, wanted in truth.items():
+        mine = scores.filter(pc.equal(scores["user_id"], user))
+        hits.append(bool(wanted & set(mine["item_id"].to_pylist())))
+    assert told["length"] == 5
+    assert systems["final lists"]["all.hr@5"] == np.mean(hits)
+    assert "all.hr@10" not in systems["final lists"]  # a list of five has no best ten
+    vectors = np.array(read(release, "items")["vector"].to_pylist(), np.float32)
+    found = []
+    for user, wanted in truth.items():
+        (mine,) = interests.filter(pc.equal(interests["user_id"], user))["vectors"].to_pylist()
+        best = np.argsort(-(np.array(mine, np.float32) @ vectors.T).max(axis=0), kind="stable")[:10]
+        found.append(bool(wanted & set(best.tolist())))
+    assert systems["retrieval"]["all.hr@10"] == np.mean(found)
+
+
+def test_the_floors_know_what_was_known_on_the_data_date(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Popularity and own items are counted here from the events themselves, up to the night and no further."""
+    events = pq.read_table(later.parent / "data" / "events.parquet")
+    before = events.filter(pc.less(events["time"], pa.scalar(NIGHT, events.schema.field("time").type)))
+    counts = np.bincount(
+        before.filter(
+            pc.greater_equal(before["time"], pa.scalar(NIGHT - timedelta(days=7), events.schema.field("time").type))
+        )["item_id"].to_numpy(),
+        minlength=30,
+    )
+    popular = np.argsort(-counts, kind="stable")[:10].tolist()
+
+    assert execute(["evaluate", "--config", str(later), "--json"]) == 0
+
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    assert systems["popular, 7 days"]["all.hr@10"] == np.mean([bool({3, 4} & set(popular)), 6 in popular])
+
+
+def test_days_without_known_users_are_not_there_yet(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the first day after the night only a user came whom it did not know: code 5, and what to do."""
+    assert execute(["evaluate", "--config", str(later), "--days", "1"]) == 5
+
+    assert f"expected events of known users in the 1 days after {DATE}, found none" in capsys.readouterr().err
+
+
+def test_a_table_has_every_system(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """People see the figures on standard error; a date without a release is code 2."""
+    assert execute(["evaluate", "--config", str(later)]) == 0
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    for part in ("final lists", "retrieval", "popular, 7 days", "own items", "by 2 users on their first"):
+        assert part in said.err
+    assert execute(["evaluate", "--config", str(later), "--date", "2026-03-09"]) == 2
+    assert "release 2026-03-09: there is none of that name" in capsys.readouterr().err
