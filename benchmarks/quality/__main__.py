@@ -39,7 +39,7 @@ def measured(names: list[str], *, seeds: tuple[int, ...], workers: int, short: b
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs: dict[str, list[Future[measure.Figures]]] = {}
         for name in names:
-            fitted = [pool.submit(measure.seed_of, name, seed, short=short) for seed in seeds]
+            fitted = [pool.submit(measure.seed_of, name, seed) for seed in seeds]
             jobs[name] = [pool.submit(measure.floors_of, name, short=short), *fitted]
         return {name: measure.together(job.result() for job in several) for name, several in jobs.items()}
 

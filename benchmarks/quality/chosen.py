@@ -11,7 +11,7 @@ from models.mind import MindConfig
 UNIT = MindConfig(normalise=True, power=1.0)
 FITTED = FitOptions(targets=12, half_life_days=60.0)
 SHOP = Setting(UNIT, FITTED, popular_weight=1.0)
-FILMS = replace(SHOP, asks="events", popular_days=30, options=replace(FITTED, targets=4))
+FILMS = replace(SHOP, popular_days=30, options=replace(FITTED, batch=64))
 
 
 def setting_of(base: Setting, system: str, epochs: int) -> Setting:
@@ -21,9 +21,9 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
 
 
 EPOCHS = {
-    "ml100k": {"mind": 4, "mind_one": 4, "two_tower": 4},
+    "ml100k": {"mind": 8, "mind_one": 8, "two_tower": 8},
     "complete_journey": {"mind": 3, "mind_one": 3, "two_tower": 3},
-    "online_retail": {"mind": 4, "mind_one": 4, "two_tower": 4},
+    "online_retail": {"mind": 3, "mind_one": 4, "two_tower": 4},
 }
 BASES = {"ml100k": FILMS, "complete_journey": SHOP, "online_retail": SHOP}
 RETRIEVAL = {

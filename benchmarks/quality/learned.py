@@ -16,7 +16,7 @@ from features.encode import item_features
 from features.sequences import Sequences, history_at
 from models.backend import keras
 from models.candidates import item_vectors, user_interests
-from models.examples import Examples, age_weights, day_starts, make_stale, next_day, next_events
+from models.examples import DAY_US, Examples, Window, age_weights, day_starts, make_stale, next_day, next_events
 from models.fit import FitOptions, forget_untrained, mind_trainer
 from models.losses import full_softmax, sampled_softmax, score_targets, serving_scores
 from models.mind import Mind, MindConfig
@@ -35,6 +35,8 @@ class Setting:
         options: How it is fitted; ``epochs`` is what the validation part chose.
         asks: What one example is: a user's ``"day"``, asked in the morning as a night does, with up to
             ``options.targets`` of its items, others every epoch; or so many ``"events"``, as ``nightrec fit`` has it.
+        adaptive: Whether a short history has fewer interests, ``K' = max(1, min(K, floor(log2 n)))``, or all K.
+        last_days: Days before the cut that examples are taken from; 0 takes them from all. Histories stay whole.
         features: Whether the network is told more than the ids of items.
         popular_weight: What the score of an item gets for the logarithm of (1 + its recent events); 0 adds nothing.
         popular_days: What is recent.
@@ -45,6 +47,8 @@ class Setting:
     config: MindConfig
     options: FitOptions
     asks: Literal["day", "events"] = "day"
+    adaptive: bool = True
+    last_days: int = 0
     features: bool = True
     popular_weight: float = 0.0
     popular_days: int = 7
@@ -120,7 +124,9 @@ class Trainer(MindTrainer):
 def batches(part: Part, spec: FeatureSpec, setting: Setting, options: FitOptions, known: Recent | None) -> Batches:
     """Batches for the trainer, of other questions every epoch."""
     sequences, names = part.sequences, input_names(Role.USER, spec)
-    asked = _days(part, options) if setting.asks == "day" else _events(part, options)
+    start_us = part.cut_us - setting.last_days * DAY_US if setting.last_days else part.split.train.start_us
+    window = Window(start_us, part.cut_us)
+    asked = (_days if setting.asks == "day" else _events)(part, window, options)
 
     def begin(epoch: int) -> Epoch:
         examples = asked(epoch)
@@ -138,19 +144,17 @@ def batches(part: Part, spec: FeatureSpec, setting: Setting, options: FitOptions
     return Batches(begin, batch=options.batch, seed=options.seed)
 
 
-def _events(part: Part, options: FitOptions) -> Callable[[int], Examples]:
+def _events(part: Part, window: Window, options: FitOptions) -> Callable[[int], Examples]:
     def examples(epoch: int) -> Examples:
         shift, half_life = epoch % options.targets, options.half_life_days
-        found = next_events(
-            part.sequences, part.split.train, targets=options.targets, half_life_days=half_life, shift=shift
-        )
+        found = next_events(part.sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
         return make_stale(part.sequences, found, rate=options.stale_rate, seed=[options.seed, epoch])
 
     return examples
 
 
-def _days(part: Part, options: FitOptions) -> Callable[[int], Examples]:
-    days = next_day(part.sequences, part.split.train, zone=part.zone)
+def _days(part: Part, window: Window, options: FitOptions) -> Callable[[int], Examples]:
+    days = next_day(part.sequences, window, zone=part.zone)
     question, place = np.nonzero(days.weights)
     items = days.targets[question, place]
     rank = np.arange(len(items)) - np.searchsorted(question, question, side="left")
@@ -185,13 +189,15 @@ def fit(
     train = batches(part, spec, setting, options, known)
     with reproducible(seed):
         network = NETWORKS[system](config, spec, part.vocabularies)
-        trainer = mind_trainer(network, part.sequences, part.split, options)  # type: ignore[arg-type]
+        if not setting.adaptive:
+            network.thresholds.zero_()
+        trainer = mind_trainer(network, part.sequences, part.split, options)
         if known is not None and setting.popular_from == "training":
             trainer = Trainer(trainer, setting.popular_weight * known.logs)
         trainer.compile(optimizer=keras.optimizers.Adam(learning_rate=options.learning_rate))
         shown = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: watch(epoch + 1, network))]
         trainer.fit(train, epochs=options.epochs, shuffle=False, verbose=0, callbacks=shown if watch else [])
-    forget_untrained(network, part.sequences, part.split)  # type: ignore[arg-type]
+    forget_untrained(network, part.sequences, part.split)
     return network
 
 
@@ -202,12 +208,12 @@ def spec_of(part: Part, setting: Setting) -> FeatureSpec:
 
 def scorer_of(part: Part, network: Network, setting: Setting) -> Scorer:
     """Score the catalogue as serving does: the best inner product of an interest, and what recent popularity adds."""
-    vectors = item_vectors(network, item_features(part.sequences.catalogue, network.spec))  # type: ignore[arg-type]
+    vectors = item_vectors(network, item_features(part.sequences.catalogue, network.spec))
     known = recent(part.sequences, zone=part.zone, days=setting.popular_days) if setting.popular_weight else None
 
     def score(questions: Examples) -> npt.NDArray[np.floating]:
         told = history_at(part.sequences, questions.users, questions.now_us, questions.ends, network.spec)
-        scores = serving_scores(*user_interests(network, told), vectors)  # type: ignore[arg-type]
+        scores = serving_scores(*user_interests(network, told), vectors)
         if known is not None:
             scores += setting.popular_weight * known.logs[known.day_of(questions.now_us)]
         found: npt.NDArray[np.floating] = scores.numpy()

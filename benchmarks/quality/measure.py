@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality import floors, learned, protocol, ranking, steady
+from benchmarks.quality import findings, floors, learned, protocol, ranking, steady
 from benchmarks.quality.chosen import RANKING, RETRIEVAL
 from benchmarks.quality.data import DATA_SETS, DataSet
 from benchmarks.quality.learned import Network, Setting
@@ -78,7 +78,7 @@ def floors_of(name: str, *, short: bool) -> Figures:
 # --- what is fitted -------------------------------------------------------------------------------------------------
 
 
-def seed_of(name: str, seed: int, *, short: bool) -> Figures:
+def seed_of(name: str, seed: int) -> Figures:
     """Fit every learned system on all days before the test part, with one seed, and judge it there."""
     torch.set_num_threads(1)
     data = present(name)
@@ -90,8 +90,8 @@ def seed_of(name: str, seed: int, *, short: bool) -> Figures:
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
         tell(name, f"{system}, seed {seed}", rows[system])
-    if by_last_day:
-        return {"retrieval": rows}
+    if by_last_day:  # small, and with more questions than its days have: here fourteen settings can be compared
+        return {"retrieval": rows, "findings": findings.measured(part, settings["mind"], judged, seed=seed)}
     mind = networks["mind"]
     steadiness = {
         how: {"overlap@50": steady.overlap(part, mind, starts)}

@@ -145,12 +145,12 @@ def fit(
     with reproducible(seed):
         train = batches(lists, setting)
         network = RANKERS[system](setting.config, spec, part.vocabularies)
-        calibrate(network, train)  # type: ignore[arg-type]
-        trainer = BstTrainer(network, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)  # type: ignore[arg-type]
+        calibrate(network, train)
+        trainer = BstTrainer(network, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)
         trainer.compile(optimizer=keras.optimizers.Adam(learning_rate=options.learning_rate))
         shown = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: watch(epoch + 1, network))]
         trainer.fit(train, epochs=options.epochs, shuffle=False, verbose=0, callbacks=shown if watch else [])
-    forget_untrained(network, part.sequences, part.split)  # type: ignore[arg-type]
+    forget_untrained(network, part.sequences, part.split)
     network.eval()
     return network
 

@@ -36,6 +36,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ranking": ("order of MIND's candidates", ("auc", "gauc", "ndcg@10")),
     "chain": ("what is published", ("all.ndcg@10", "new.ndcg@10")),
     "steady": ("routing starts by", ("overlap@50",)),
+    "findings": ("one change of MIND's setting", ("new.hr@50", "new.ndcg@50", "all.hr@50")),
 }
 
 
@@ -51,7 +52,7 @@ def table(part: str, systems: dict[str, dict[str, Sequence[float]]]) -> list[str
     shown = [metric for metric in metrics if all(metric in row for row in systems.values())]
     best = {metric: max(row[metric][0] for row in systems.values()) for metric in shown}
     lines = [f"| {title} | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
-    for name in [*SYSTEMS, *sorted(set(systems) - set(SYSTEMS))]:
+    for name in [*SYSTEMS, *(system for system in systems if system not in SYSTEMS)]:
         if name in systems:
             row = systems[name]
             cells = [f"**{cell(row[m])}**" if row[m][0] == best[m] else cell(row[m]) for m in shown]
