@@ -178,11 +178,12 @@ def order_candidates(shop: Shop, session: Session | None, part: Part) -> Ordered
     seen = seen_lists(part.seen, shop.index_rows, within=options.seen_within)
     found = retrieve(shop.index, queries, lengths, seen, limit=options.candidates, fetch=options.fetch)
     _require_finite(part, "retrieval_score", found.scores, found.rows)
-    scores = _ranker_scores(shop, session, part, found) if session else found.scores
-    order = order_by_score(found.rows, scores)
-    rows, scores, retrieval_scores, interests = (
-        np.take_along_axis(array, order, axis=1) for array in (found.rows, scores, found.scores, found.interests)
-    )
+    columns = [found.rows, found.scores, found.scores, found.interests]  # in order already, if nothing ranks them
+    if session:
+        columns[1] = _ranker_scores(shop, session, part, found)
+        order = order_by_score(found.rows, columns[1])
+        columns = [np.take_along_axis(column, order, axis=1) for column in columns]
+    rows, scores, retrieval_scores, interests = columns
     kept = _choose(shop, rows, rows != NO_ITEM)
     return Ordered(found, seen, rows, scores, retrieval_scores, interests, kept)
 

@@ -219,7 +219,7 @@ def _drop(items: np.ndarray, wanted: np.ndarray, seen: Lists) -> np.ndarray:
     keys = (owners[:, None] << _WORD | items).ravel()
     asked = np.repeat(owners, seen.counts) << _WORD | seen.rows.view(np.uint64)
     places = np.searchsorted(keys, asked)
-    places = places[np.append(keys, _MISSING)[places] == asked]
+    places = places[keys[np.minimum(places, len(keys) - 1)] == asked]
     wanted.ravel()[places] = False
     return np.bincount(places // items.shape[1], minlength=len(items))
 
