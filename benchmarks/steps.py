@@ -27,7 +27,7 @@ from nightrec.run import do_step, prepare_run, shards_of
 
 FOLDER = Path("build/bench-steps")
 ITEMS = 200_000
-USERS = {"interests": 60_000, "score": 1_500}
+USERS = {"interests": 200_000, "score": 1_500}
 SHARDS = 4
 
 
