@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.night import machine
 
 OUTPUT = Path("build/bench.json")
-MODULES = ("starts", "retrieve", "ranker", "incremental", "steps", "whole")
+MODULES = ("starts", "retrieve", "ranker", "fit", "incremental", "steps", "whole")
 GOALS = {
     "interests_vs_bare_session": (">=", 0.9),
     "items_vs_bare_session": (">=", 0.9),
@@ -29,6 +29,7 @@ GOALS = {
     "ranker_share_of_gemm_limit": (">=", 0.6),
     "retrieve_vs_faiss": (">=", 0.92),
     "index_qps_vs_autofaiss": (">=", 1.5),
+    "fit_vs_plain_torch": (">=", 0.8),
     "night_efficiency": (">=", 0.8),
     "growth_time_10x": (">=", 0.95),
     "memory_bytes_per_user": ("<=", 64),
