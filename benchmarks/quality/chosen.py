@@ -11,6 +11,7 @@ from models.mind import MindConfig
 UNIT = MindConfig(normalise=True, power=1.0)
 FITTED = FitOptions(targets=12, half_life_days=60.0)
 SHOP = Setting(UNIT, FITTED, popular_weight=1.0)
+GROCER = replace(SHOP, last_days=90, options=replace(FITTED, draws=1024))
 FILMS = replace(SHOP, popular_days=30, options=replace(FITTED, batch=64))
 
 
@@ -23,13 +24,14 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
 EPOCHS = {
     "ml100k": {"mind": 8, "mind_one": 8, "two_tower": 8},
     "complete_journey": {"mind": 3, "mind_one": 3, "two_tower": 3},
-    "online_retail": {"mind": 3, "mind_one": 4, "two_tower": 4},
+    "online_retail": {"mind": 3, "mind_one": 5, "two_tower": 5},
 }
-BASES = {"ml100k": FILMS, "complete_journey": SHOP, "online_retail": SHOP}
+BASES = {"ml100k": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
 RETRIEVAL = {
     data: {system: setting_of(BASES[data], system, epochs) for system, epochs in systems.items()}
     for data, systems in EPOCHS.items()
 }
 RANKING = RankSetting(
-    BstConfig(mlp=(256, 128, 64)), FitOptions(epochs=6, batch=64, learning_rate=0.0005, targets=10, ratio=4)
+    BstConfig(mlp=(256, 128, 64)), FitOptions(epochs=6, batch=32, learning_rate=0.001, targets=5, ratio=4)
 )
+RECHUB_EPOCHS = 5

@@ -1,5 +1,6 @@
 """The learned retrieval systems: MIND, MIND with one interest, a two-tower model; all fitted alike by our trainer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -99,10 +100,9 @@ class Trainer(MindTrainer):
         """Softmax over the whole catalogue, or over what the sampler drew; ``x["day"]`` [users] is a row of popular."""
         (interests, count), targets, (popular,) = y_pred, y.long(), self.popular
         config, sampler, day = self.mind.config, self.catalogue.sampler, x["day"].long()
-        how: dict[str, Any] = {"attention": config.attention, "power": config.power}
         if sampler is None:
             vectors = self.mind.item_vectors(*hide_ids(self.catalogue.rows, config.unknown_rate))
-            positive, others = score_targets(interests, count, vectors[targets], vectors, **how)
+            positive, others = compared(config, interests, count, vectors[targets], vectors)
             known = popular[day]
             return full_softmax(positive + known.gather(1, targets), others + known[:, None], sample_weight)
         drawn = sampler.draw()
@@ -110,7 +110,7 @@ class Trainer(MindTrainer):
         rows = hide_ids([feature[asked] for feature in self.catalogue.rows], config.unknown_rate)
         vectors = self.mind.item_vectors(*rows)
         wanted = vectors[: targets.numel()].reshape(*targets.shape, -1)
-        positive, others = score_targets(interests, count, wanted, vectors[targets.numel() :], **how)
+        positive, others = compared(config, interests, count, wanted, vectors[targets.numel() :])
         return sampled_softmax(
             positive + popular[day[:, None], targets],
             others + popular[day[:, None], drawn][:, None],
@@ -119,6 +119,18 @@ class Trainer(MindTrainer):
             log_q=sampler.log_inclusion(targets),
             candidate_log_q=sampler.log_inclusion(drawn),
         )
+
+
+def compared(
+    config: MindConfig, interests: Tensor, count: Tensor, targets: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score targets and candidates as :func:`models.losses.score_targets` does.
+
+    Where each item has the whole weight of its best interest, that is what serving does, in a third of the time.
+    """
+    if config.attention == "own" and math.isinf(config.power):
+        return serving_scores(interests, count, targets), serving_scores(interests, count, candidates)[:, None]
+    return score_targets(interests, count, targets, candidates, attention=config.attention, power=config.power)
 
 
 def batches(part: Part, spec: FeatureSpec, setting: Setting, options: FitOptions, known: Recent | None) -> Batches:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality import findings, floors, learned, protocol, ranking, steady
-from benchmarks.quality.chosen import RANKING, RETRIEVAL
+from benchmarks.quality import findings, floors, learned, protocol, ranking, rechub, steady
+from benchmarks.quality.chosen import RANKING, RECHUB_EPOCHS, RETRIEVAL
 from benchmarks.quality.data import DATA_SETS, DataSet
 from benchmarks.quality.learned import Network, Setting
 from benchmarks.quality.protocol import Part, Scorer
@@ -90,6 +90,10 @@ def seed_of(name: str, seed: int) -> Figures:
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
         tell(name, f"{system}, seed {seed}", rows[system])
+    theirs = rechub.scorer(part, last_days=settings["mind"].last_days, epochs=RECHUB_EPOCHS, seed=seed)
+    if theirs is not None:
+        rows["torch_rechub"] = judged(part, theirs)
+        tell(name, f"torch_rechub, seed {seed}", rows["torch_rechub"])
     if by_last_day:  # small, and with more questions than its days have: here fourteen settings can be compared
         return {"retrieval": rows, "findings": findings.measured(part, settings["mind"], judged, seed=seed)}
     mind = networks["mind"]
