@@ -1,8 +1,13 @@
 """What a log is told of training, by a clock that the test holds."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from models.progress import Lines
+from models.progress import Board, Lines, write_log
 
 
 def test_epochs_and_long_ones_say_how_far_they_are(capfd: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +37,44 @@ def test_epochs_and_long_ones_say_how_far_they_are(capfd: pytest.CaptureFixture[
         "nightrec: BST, epoch 2 of 2: loss 0.25; 4 min",
     ]
     assert next(moments, None) is None
+
+
+def test_a_log_has_a_line_for_each_epoch(tmp_path: Path) -> None:
+    """In the form of Keras's CSVLogger: epochs from 0, figures by name."""
+    write_log(tmp_path / "log.csv", {"val_loss": [0.5, 0.25], "loss": [1.0, 0.125]})
+
+    assert (tmp_path / "log.csv").read_text() == "epoch,loss,val_loss\n0,1.0,0.5\n1,0.125,0.25\n"
+
+
+def test_tensorboard_is_told_by_the_names_of_kerass_own_callback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and validation of one figure lie in one chart, since they differ in the folder alone."""
+    told: list[tuple[Any, ...]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.folder = Path(folder).relative_to(tmp_path).as_posix()
+
+        def add_scalar(self, *said: Any) -> None:
+            told.append((self.folder, *said))
+
+        def flush(self) -> None:
+            told.append((self.folder, "flushed"))
+
+        def close(self) -> None:
+            told.append((self.folder, "closed"))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    board = Board(tmp_path)
+
+    board.on_epoch_end(3, {"loss": 0.5, "val_loss": 0.25})
+    board.on_train_end()
+
+    both = ("train", "validation")
+    assert told == [
+        ("train", "epoch_loss", 0.5, 3),
+        ("validation", "epoch_loss", 0.25, 3),
+        *((folder, "flushed") for folder in both),
+        *((folder, "closed") for folder in both),
+    ]
