@@ -28,11 +28,11 @@ class Lines(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no t
         super().__init__()
         self._network, self._clock = network, clock
         self._began = self._epoch_began = self._told = 0.0
-        self._epoch = 0
+        self._epoch = self._done = 0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start the clock of the whole."""
-        self._began = self._clock()
+        """Start the clock of the whole, which may go on after epochs of an earlier process."""
+        self._began, self._done = self._clock(), 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Start the clock of *epoch*, from 0."""
@@ -51,8 +51,9 @@ class Lines(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no t
         """Tell what the epoch came to, and how long those left may take: validation can end them early."""
         now = self._clock()
         figures = ", ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
+        self._done += 1
         more = self.params["epochs"] - self._epoch
-        left = f", at most {_time((now - self._began) / self._epoch * more)} left" if more else ""
+        left = f", at most {_time((now - self._began) / self._done * more)} left" if more else ""
         self._tell(f"{figures}; {_time(now - self._epoch_began)}{left}")
 
     def _tell(self, text: str) -> None:

@@ -39,6 +39,18 @@ def test_epochs_and_long_ones_say_how_far_they_are(capfd: pytest.CaptureFixture[
     assert next(moments, None) is None
 
 
+def test_what_is_left_of_a_fit_that_goes_on_follows_from_its_own_epochs(capfd: pytest.CaptureFixture[str]) -> None:
+    """The third epoch of five took a minute: two are left, whatever the first two took in another process."""
+    moments = iter([100.0, 100.0, 160.0])
+    lines = Lines("MIND", clock=lambda: next(moments))
+    lines.set_params({"epochs": 5, "steps": 1})
+    lines.on_train_begin()
+    lines.on_epoch_begin(2)
+    lines.on_epoch_end(2, {"loss": 0.5})
+
+    assert capfd.readouterr().err == "nightrec: MIND, epoch 3 of 5: loss 0.5; 60 s, at most 2 min left\n"
+
+
 def test_a_log_has_a_line_for_each_epoch(tmp_path: Path) -> None:
     """In the form of Keras's CSVLogger: epochs from 0, figures by name."""
     write_log(tmp_path / "log.csv", {"val_loss": [0.5, 0.25], "loss": [1.0, 0.125]})
