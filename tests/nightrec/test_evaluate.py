@@ -23,13 +23,16 @@ def later(published: tuple[Path, Any], tmp_path: Path) -> Path:
     """The published night, and what users did after it: 7 came back on the second day, 9 on the third, 39 is new."""
     folder = tmp_path / "shop"
     shutil.copytree(published[0].parent, folder)
-    path = folder / "data" / "events.parquet"
+    happen_after(folder / "data" / "events.parquet")
+    return folder / "job.toml"
+
+
+def happen_after(path: Path) -> None:
     after = [(7, 3, 30), (7, 4, 31), (7, 5, 60), (9, 6, 50), (39, 1, 20), (8, 2, 24 * 9)]
     users, items, hours = zip(*after, strict=True)
     more = {"user_id": users, "item_id": items, "time": [NIGHT + timedelta(hours=hour) for hour in hours]}
     events = pq.read_table(path)
     pq.write_table(pa.concat_tables([events, pa.table(more).cast(events.schema)]), path)
-    return folder / "job.toml"
 
 
 def read(release: Path, table: str) -> pa.Table:
@@ -46,7 +49,7 @@ def test_a_release_is_judged_by_what_came_next(later: Path, capsys: pytest.Captu
     assert list(systems) == ["final lists", "retrieval", "popular, 7 days", "popular, 30 days", "own items"]
     truth = {7: {3, 4}, 9: {6}}
     release = later.parent / "store" / "releases" / told["release"]
-    scores, interests = read(release, "scores"), read(release, "interests")
+    scores = read(release, "scores")
     hits = []
     for user, wanted in truth.items():
         mine = scores.filter(pc.equal(scores["user_id"], user))
@@ -54,13 +57,37 @@ def test_a_release_is_judged_by_what_came_next(later: Path, capsys: pytest.Captu
     assert told["length"] == 5
     assert systems["final lists"]["all.hr@5"] == np.mean(hits)
     assert "all.hr@10" not in systems["final lists"]  # a list of five has no best ten
-    vectors = np.array(read(release, "items")["vector"].to_pylist(), np.float32)
+    assert systems["retrieval"]["all.hr@10"] == found_exactly(release, truth, np.zeros(30))
+
+
+def found_exactly(release: Path, truth: dict[int, set[int]], added: np.ndarray) -> float:
+    """Search all vectors of the release for the best ten of each user, *added* on top; the share who found any."""
+    vectors, interests = np.array(read(release, "items")["vector"].to_pylist(), np.float32), read(release, "interests")
     found = []
     for user, wanted in truth.items():
         (mine,) = interests.filter(pc.equal(interests["user_id"], user))["vectors"].to_pylist()
-        best = np.argsort(-(np.array(mine, np.float32) @ vectors.T).max(axis=0), kind="stable")[:10]
-        found.append(bool(wanted & set(best.tolist())))
-    assert systems["retrieval"]["all.hr@10"] == np.mean(found)
+        scores = (np.array(mine, np.float32) @ vectors.T).max(axis=0) + added
+        found.append(bool(wanted & set(np.argsort(-scores, kind="stable")[:10].tolist())))
+    return float(np.mean(found))
+
+
+def test_retrieval_is_judged_with_the_popularity_that_its_index_holds(
+    surface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weight so large that nothing else counts: what is found is what was popular, of two items just one."""
+    surface.write_text(surface.read_text().replace("[retrieve]", "[retrieve]\npopularity_weight = 1000.0"))
+    assert execute(["run", "--config", str(surface), "--date", DATE]) == 0
+    events = pq.read_table(surface.parent / "data" / "events.parquet")
+    counts = np.bincount(events["item_id"].to_numpy(), minlength=30)
+    happen_after(surface.parent / "data" / "events.parquet")
+    capsys.readouterr()
+
+    assert execute(["evaluate", "--config", str(surface), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    release = surface.parent / "store" / "releases" / told["release"]
+    expected = found_exactly(release, {7: {3, 4}, 9: {6}}, 1000 * np.log1p(counts))
+    assert told["systems"]["retrieval"]["all.hr@10"] == expected
 
 
 def test_the_floors_know_what_was_known_on_the_data_date(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +125,17 @@ def test_a_table_has_every_system(later: Path, capsys: pytest.CaptureFixture[str
         assert part in said.err
     assert execute(["evaluate", "--config", str(later), "--date", "2026-03-09"]) == 2
     assert "release 2026-03-09: there is none of that name" in capsys.readouterr().err
+
+
+def test_of_two_releases_of_a_date_one_must_be_named(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are told; the one that is named is judged, and without a date it is the one that readers have."""
+    releases = later.parent / "store" / "releases"
+    (first,) = [path.name for path in releases.iterdir()]
+    shutil.copytree(releases / first, releases / f"{DATE}-ffffffffffff")
+
+    assert execute(["evaluate", "--config", str(later), "--date", DATE]) == 2
+
+    said = capsys.readouterr().err
+    assert f"there are 2 releases of {DATE}; name one by --release: {first}, {DATE}-ffffffffffff" in said
+    assert execute(["evaluate", "--config", str(later), "--release", first, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["release"] == first
