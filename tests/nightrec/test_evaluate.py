@@ -130,7 +130,7 @@ def test_a_table_has_every_system(later: Path, capsys: pytest.CaptureFixture[str
 def test_of_two_releases_of_a_date_one_must_be_named(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both are told; the one that is named is judged, and without a date it is the one that readers have."""
     releases = later.parent / "store" / "releases"
-    (first,) = [path.name for path in releases.iterdir()]
+    (first,) = [path.name for path in releases.glob(f"{DATE}-*")]
     shutil.copytree(releases / first, releases / f"{DATE}-ffffffffffff")
 
     assert execute(["evaluate", "--config", str(later), "--date", DATE]) == 2
