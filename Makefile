@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUITE := "not slow and not gpu and not image and not airflow and not browser and not ray"
 
-.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser ray image image-quick locks vega lint fix docs bench quality bench-night clean
+.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser ray image image-quick locks vega lint fix docs bench quality bench-night peers clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,5 +101,8 @@ quality: .venv/installed ## what models are worth on real data, in an hour; buil
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night
 
+peers: .venv/installed ## what people use instead of us, each in an environment of its own, for `make bench` and a test
+	$(BIN)/python -m benchmarks.peers.environment
+
 clean: ## remove all that was made
-	rm -rf .venv .venv-airflow .venv-azurite build mutants
+	rm -rf .venv .venv-airflow .venv-azurite .venv-peers build mutants

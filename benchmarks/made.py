@@ -31,6 +31,7 @@ SPEC = FeatureSpec(
     gap_edges=(3_600, 86_400, 604_800, 2_592_000),
     cross_features=("retrieval_score", "times_had", "days_since", "popularity"),
 )
+MIND = MindConfig(width=64, interests=4)
 
 CONFIG = """\
 [surface]
@@ -62,9 +63,11 @@ top_n = 50
 """
 
 
-def make_catalogue(folder: Path, *, items: int, seed: int = 5) -> None:
-    """Write *items* items, and a MIND (d = 64, K = 4) and a BST (L = 20, 8 heads, 1024-512-256) for them."""
-    if (folder / "bundles" / "ranker").exists():
+def make_catalogue(
+    folder: Path, *, items: int, seed: int = 5, spec: FeatureSpec = SPEC, mind: MindConfig = MIND, ranked: bool = True
+) -> None:
+    """Write *items* items, a MIND for them and, if *ranked*, a BST (L = 20, 8 heads, 1024-512-256)."""
+    if (folder / "bundles" / ("ranker" if ranked else "user")).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -75,16 +78,15 @@ def make_catalogue(folder: Path, *, items: int, seed: int = 5) -> None:
         "category": fit_vocabulary("category", catalogue["category"]),
         "country": fit_vocabulary("country", pa.array(["de", "fr", "it"])),
     }
+    vocabularies = {name: vocabularies[name] for name in spec.features}
     torch.manual_seed(seed)
-    mind_config, bst_config = MindConfig(width=64, interests=4), BstConfig(width=64, heads=8, mlp=(1024, 512, 256))
-    networks = {
-        "mind": (Mind(mind_config, SPEC, vocabularies), mind_config),
-        "bst": (Bst(bst_config, SPEC, vocabularies), bst_config),
-    }
-    _cluster(networks["mind"][0].item_tables[0].weight, rng)
+    bst = BstConfig(width=64, heads=8, mlp=(1024, 512, 256))
+    tower = Mind(mind, spec, vocabularies)
+    _cluster(tower.item_tables[0].weight, rng)
+    networks = {"mind": (tower, mind)} | ({"bst": (Bst(bst, spec, vocabularies), bst)} if ranked else {})
     for name, (network, config) in networks.items():
         checkpoint = checkpoint_of(
-            network, config=config, spec=SPEC, vocabularies=vocabularies, trained_through="2026-03-01", about={}
+            network, config=config, spec=spec, vocabularies=vocabularies, trained_through="2026-03-01", about={}
         )
         save_checkpoint(checkpoint, folder / "models" / name)
         export(sources_from_checkpoint(folder / "models" / name), folder / "bundles")
