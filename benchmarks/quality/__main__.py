@@ -39,7 +39,7 @@ def measured(names: list[str], *, seeds: tuple[int, ...], workers: int, short: b
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs: dict[str, list[Future[measure.Figures]]] = {}
         for name in names:
-            fitted = [pool.submit(measure.seed_of, name, seed) for seed in seeds]
+            fitted = [pool.submit(measure.seed_of, name, seed, peers=not short) for seed in seeds]
             jobs[name] = [pool.submit(measure.floors_of, name, short=short), *fitted]
         return {name: measure.together(job.result() for job in several) for name, several in jobs.items()}
 
@@ -54,7 +54,9 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=ORDER, action="append", help="a data set; the file keeps the others")
-    parser.add_argument("--short", action="store_true", help="MovieLens alone, one seed, two settings of each floor")
+    parser.add_argument(
+        "--short", action="store_true", help="MovieLens alone, our systems, one seed, two settings of each floor"
+    )
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many")
     parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     asked = parser.parse_args()

@@ -1,5 +1,6 @@
 """What the search chose on each validation part; ``python -m benchmarks.quality.search`` searches anew."""
 
+import math
 from dataclasses import replace
 
 from benchmarks.quality.learned import Setting
@@ -8,11 +9,11 @@ from models.bst import BstConfig
 from models.fit import FitOptions
 from models.mind import MindConfig
 
-UNIT = MindConfig(normalise=True, power=1.0)
-FITTED = FitOptions(targets=12, half_life_days=60.0)
+UNIT = MindConfig(normalise=True, power=math.inf)
+FITTED = FitOptions(batch=128, targets=12, half_life_days=60.0)
 SHOP = Setting(UNIT, FITTED, popular_weight=1.0)
 GROCER = replace(SHOP, last_days=90, options=replace(FITTED, draws=1024))
-FILMS = replace(SHOP, popular_days=30, options=replace(FITTED, batch=64))
+FILMS = replace(SHOP, config=replace(UNIT, power=1.0), popular_days=30, options=replace(FITTED, batch=64))
 
 
 def setting_of(base: Setting, system: str, epochs: int) -> Setting:
@@ -23,8 +24,8 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
 
 EPOCHS = {
     "ml100k": {"mind": 8, "mind_one": 8, "two_tower": 8},
-    "complete_journey": {"mind": 3, "mind_one": 3, "two_tower": 3},
-    "online_retail": {"mind": 3, "mind_one": 5, "two_tower": 5},
+    "complete_journey": {"mind": 4, "mind_one": 4, "two_tower": 4},
+    "online_retail": {"mind": 3, "mind_one": 4, "two_tower": 4},
 }
 BASES = {"ml100k": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
 RETRIEVAL = {

@@ -78,8 +78,14 @@ def floors_of(name: str, *, short: bool) -> Figures:
 # --- what is fitted -------------------------------------------------------------------------------------------------
 
 
-def seed_of(name: str, seed: int) -> Figures:
-    """Fit every learned system on all days before the test part, with one seed, and judge it there."""
+def seed_of(name: str, seed: int, *, peers: bool) -> Figures:
+    """Fit every learned system on all days before the test part, with one seed, and judge it there.
+
+    Args:
+        name: Of the data set.
+        seed: What all that is drawn follows from.
+        peers: Whether other projects' models are fitted too, in environments of their own.
+    """
     torch.set_num_threads(1)
     data = present(name)
     settings = RETRIEVAL[data.name]
@@ -90,8 +96,8 @@ def seed_of(name: str, seed: int) -> Figures:
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
         tell(name, f"{system}, seed {seed}", rows[system])
-    theirs = rechub.scorer(part, last_days=settings["mind"].last_days, epochs=RECHUB_EPOCHS, seed=seed)
-    if theirs is not None:
+    how = {"last_days": settings["mind"].last_days, "epochs": RECHUB_EPOCHS, "seed": seed}
+    if peers and (theirs := rechub.scorer(part, **how)) is not None:
         rows["torch_rechub"] = judged(part, theirs)
         tell(name, f"torch_rechub, seed {seed}", rows["torch_rechub"])
     if by_last_day:  # small, and with more questions than its days have: here fourteen settings can be compared

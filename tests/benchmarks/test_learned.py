@@ -1,16 +1,18 @@
 """The learned systems of quality, on a shop small enough to count by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import learned, protocol, ranking, steady
+from benchmarks.quality import learned, protocol, ranking, rechub, steady
 from benchmarks.quality.two_tower import TwoTower
 from models.candidates import NEGATIVE, POSITIVE
 from models.examples import EventIndex
 from models.fit import FitOptions
+from models.losses import score_targets
 from models.mind import Mind, MindConfig
 
 CONFIG = MindConfig(width=8, hidden=(8,), normalise=True, power=1.0)
@@ -83,6 +85,22 @@ def test_steadiness_by_item_is_that_of_the_served_network(part: protocol.Part) -
     again, active = steady._interests(mind, [rows], steady.starts_of(mind, 1)["item"])
     assert torch.allclose(ours, again, atol=1e-5)
     assert count.tolist() == active.tolist()
+
+
+def test_another_projects_model_is_told_what_the_user_had(part: protocol.Part) -> None:
+    told = rechub._told(part, part.questions)
+    assert told["history"][:, :4].tolist() == [[3, 2, 1, 0], [2, 1, 0, 0]]  # newest first, catalogue rows from 1
+    assert told["profile"].tolist() == [0, 0]
+
+
+def test_the_best_interest_alone_is_the_power_of_infinity() -> None:
+    torch.manual_seed(1)
+    interests, targets, candidates = torch.randn(5, 4, 8), torch.randn(5, 2, 8), torch.randn(6, 8)
+    count = torch.tensor([1, 2, 3, 4, 4])
+    config = replace(CONFIG, power=math.inf)
+    ours = learned.compared(config, interests, count, targets, candidates)
+    theirs = score_targets(interests, count, targets, candidates, attention="own", power=math.inf)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_a_list_is_labelled_by_what_was_had_on_the_day(part: protocol.Part) -> None:
