@@ -62,16 +62,22 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class Popularity:
     """What recent popularity adds to retrieval scores.
 
     Attributes:
         by_day: To each item's, [days, items].
-        day: Each example's row of *by_day*, [N].
+        first: Number of the first of the days.
+        index: Numbers the days.
     """
 
     by_day: Tensor
-    day: Tensor
+    first: int
+    index: EventIndex
+
+    def rows(self, now_us: Ints) -> Ints:
+        """Find the rows of *by_day* for some moments, [N]."""
+        return self.index.days(now_us) - self.first
 
 
 def item_vectors(mind: Mind, catalogue: Mapping[str, npt.NDArray[np.int32]]) -> Tensor:
@@ -106,15 +112,20 @@ def excluded(sequences: Sequences, users: Ints, now_us: Ints, ends: Ints, night:
     return rows[kept], sequences.items[positions[kept]].astype(np.int64)
 
 
-def popularity_added(index: EventIndex, now_us: Ints, items: int, night: Night) -> Added | None:
-    """Work out ``weight * log(1 + events)`` of all *items* on each example's day; None for the weight 0."""
+def popularity_of(index: EventIndex, now_us: Ints, items: int, night: Night) -> Popularity | None:
+    """Work out ``weight * log(1 + events)`` of all *items* on the days from the first to the last of *now_us*.
+
+    The events are those of the days before each. None for the weight 0, which adds nothing.
+    """
     if not night.popularity_weight:
         return None
-    _, first, rows = np.unique(index.days(now_us), return_index=True, return_inverse=True)
-    logs = np.empty((len(first), items), dtype=np.float32)
-    for day, at in enumerate(first):
-        logs[day] = np.log1p(index.popularity(now_us[[at]], np.arange(items)[None], night.popular_days)[0])
-    return Added(torch.from_numpy(logs * np.float32(night.popularity_weight)), torch.from_numpy(rows))
+    days = index.days(now_us)
+    first, end = (int(days.min()), int(days.max()) + 1) if len(days) else (0, 0)
+    logs = np.empty((end - first, items), dtype=np.float32)
+    for row in range(len(logs)):
+        events = index.popularity_on(np.array([first + row]), np.arange(items)[None], night.popular_days)
+        logs[row] = np.log1p(events[0])
+    return Popularity(torch.from_numpy(logs * np.float32(night.popularity_weight)), first, index)
 
 
 def search(
@@ -125,7 +136,7 @@ def search(
     banned: tuple[Ints, Ints],
     eligible: Tensor,
     k: int,
-    added: Added | None = None,
+    added: tuple[Tensor, Ints] | None = None,
 ) -> tuple[Ints, Floats]:
     """Find each user's *k* best items exactly, best first, ties in the order of torch's ``topk``.
 
@@ -136,7 +147,7 @@ def search(
         banned: Users and items, aligned, that are left out.
         eligible: Which items may be found, bool [items].
         k: How many.
-        added: To the inner products of these users.
+        added: What is added to the items' inner products, [days, items], and each user's day there, [users].
 
     Returns:
         Catalogue rows [users, k], -1 where there are no more, and scores, 0 there.
@@ -148,7 +159,7 @@ def search(
         chunk = vectors[start : start + CHUNK]
         scores = serving_scores(interests, count, chunk)
         if added is not None:
-            scores += added.by_day[:, start : start + CHUNK][added.day]
+            scores += added[0][:, start : start + CHUNK][torch.from_numpy(added[1])]
         scores[:, ~eligible[start : start + CHUNK]] = -torch.inf
         here = (items >= start) & (items < start + len(chunk))
         scores[rows[here], items[here] - start] = -torch.inf
@@ -173,14 +184,14 @@ def retrieve(
     catalogue = item_features(sequences.catalogue, mind.spec)
     vectors = item_vectors(mind, catalogue)
     eligible = torch.from_numpy(sequences.catalogue["eligible"].to_numpy().copy())
-    popular = popularity_added(index, examples.now_us, len(sequences.catalogue), night)
+    popularity = popularity_of(index, examples.now_us, len(sequences.catalogue), night)
     parts = []
     for start in range(0, max(len(examples), 1), batch):  # none are retrieved for in a batch of none
         asked = examples.take(np.arange(start, min(start + batch, len(examples))))
         inputs = history_at(sequences, asked.users, asked.now_us, asked.ends, mind.spec)
         interests, count = user_interests(mind, inputs)
         banned = excluded(sequences, asked.users, asked.now_us, asked.ends, night)
-        added = popular and Added(popular.by_day, popular.day[start : start + batch])
+        added = (popularity.by_day, popularity.rows(asked.now_us)) if popularity else None
         items, scores = search(
             interests, count, vectors, banned=banned, eligible=eligible, k=night.candidates, added=added
         )

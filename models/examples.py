@@ -243,6 +243,13 @@ class EventIndex:
         """Number the day of each moment; what :meth:`popularity` counts is the same all day."""
         return np.searchsorted(self._midnights, now_us, side="right")
 
+    def popularity_on(self, days: Ints, items: Ints, length: int) -> Ints:
+        """Count as :meth:`popularity` does, for *days* [N] by their numbers and the *length* days before each."""
+        stride = len(self._midnights) + 1
+        high = np.searchsorted(self._by_day, items * stride + days[:, None])
+        low = np.searchsorted(self._by_day, items * stride + np.maximum(days - length, 0)[:, None])
+        return high - low
+
     def popularity(self, now_us: Ints, items: Ints, days: int) -> Ints:
         """Count everybody's events with an item in the *days* whole days before the day of *now_us*.
 
@@ -251,11 +258,7 @@ class EventIndex:
             items: Catalogue rows, [N, C].
             days: How many days.
         """
-        stride = len(self._midnights) + 1
-        today = self.days(now_us)[:, None]
-        high = np.searchsorted(self._by_day, items * stride + today)
-        low = np.searchsorted(self._by_day, items * stride + np.maximum(today - days, 0))
-        return high - low
+        return self.popularity_on(self.days(now_us), items, days)
 
 
 def day_starts(times_us: npt.NDArray[np.int64], zone: str) -> Ints:

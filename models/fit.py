@@ -18,7 +18,7 @@ from features.encode import item_features
 from features.sequences import Sequences, history_at
 from features.vocabulary import Vocabulary
 from models.bst import Bst, BstConfig
-from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve
+from models.candidates import POSITIVE, Night, Popularity, draw_negatives, popularity_of, ranker_inputs, retrieve
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
 from models.course import NO_COURSE, Course
 from models.examples import EventIndex, Split, Window, make_stale, next_events
@@ -55,6 +55,7 @@ def fit_mind(
     split: Split,
     config: MindConfig,
     options: FitOptions = MIND_OPTIONS,
+    popular_days: int = 30,
     out: Path | None = None,
     course: Course = NO_COURSE,
 ) -> Checkpoint:
@@ -67,6 +68,7 @@ def fit_mind(
         split: Days to train and to validate on.
         config: Sizes and choices of the network.
         options: How it is fitted.
+        popular_days: Days before an example's day whose events ``options.popularity_weight`` is about.
         out: Folder to write the checkpoint to; None writes none.
         course: Where it starts, goes on and is watched.
 
@@ -75,15 +77,25 @@ def fit_mind(
         UsageError: If the course's start does not fit.
         ConflictError: If *out* exists.
     """
-    train = mind_batches(sequences, split.train, spec=spec, options=options)
-    valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
+    popularity = _popularity(sequences, split, options.popularity_weight, popular_days)
+    how: dict[str, Any] = {"spec": spec, "options": options, "popularity": popularity}
+    train = mind_batches(sequences, split.train, **how)
+    valid = mind_batches(sequences, split.valid, training=False, **how)
     with reproducible(options.seed, threads=options.threads):
         mind = Mind(config, spec, vocabularies)
         _begin(mind, course, split, vocabularies)
-        trainer = mind_trainer(mind, sequences, split, options)
+        trainer = mind_trainer(mind, sequences, split, options, popularity)
         about = run_loop(trainer, train, valid, options, course)
     forget_untrained(mind, sequences, split)
     return _finish(mind, config, spec, vocabularies, split, about, out)
+
+
+def _popularity(sequences: Sequences, split: Split, weight: float, days: int) -> Popularity | None:
+    """Work out what the loss adds to scores on each day of training and validation."""
+    index = EventIndex(sequences, zone=split.zone, until_us=split.valid.end_us)
+    moments = np.array([split.train.start_us, split.valid.end_us - 1])
+    night = Night(popular_days=days, popularity_weight=weight)
+    return popularity_of(index, moments, len(sequences.catalogue), night)
 
 
 def fit_bst(  # noqa: PLR0913 - all that a fit takes, by name
@@ -177,17 +189,26 @@ def after_retrieval(split: Split, retrieval: Checkpoint) -> Split:
     return replace(split, train=Window(max(split.train.start_us, seen_us), split.train.end_us))
 
 
-def mind_trainer(mind: Mind, sequences: Sequences, split: Split, options: FitOptions) -> MindTrainer:
+def mind_trainer(
+    mind: Mind, sequences: Sequences, split: Split, options: FitOptions, popularity: Popularity | None = None
+) -> MindTrainer:
     """Put *mind* into a Keras model that compares with the whole of a small catalogue, or a sample of a large one."""
     catalogue = item_features(sequences.catalogue, mind.spec)
     rows = [torch.from_numpy(catalogue[name].copy()) for name in mind.spec.item_features]
     large = len(sequences.catalogue) > SMALL_CATALOGUE
     sampler = sampler_of(event_counts(sequences, split), options.draws) if large else None
-    return MindTrainer(mind, input_names(Role.USER, mind.spec), rows, sampler)
+    added = popularity.by_day if popularity else None
+    return MindTrainer(mind, input_names(Role.USER, mind.spec), rows, sampler, added)
 
 
 def mind_batches(
-    sequences: Sequences, window: Window, *, spec: FeatureSpec, options: FitOptions, training: bool = True
+    sequences: Sequences,
+    window: Window,
+    *,
+    spec: FeatureSpec,
+    options: FitOptions,
+    training: bool = True,
+    popularity: Popularity | None = None,
 ) -> Batches:
     """Batches for :class:`models.trainers.MindTrainer`; those of training differ from epoch to epoch."""
 
@@ -201,7 +222,10 @@ def mind_batches(
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
             some = examples.take(rows)
             told = history_at(sequences, some.users, some.now_us, some.ends, spec)
-            return {name: told[name] for name in input_names(Role.USER, spec)}, some.targets, some.weights
+            inputs: dict[str, npt.NDArray[Any]] = {name: told[name] for name in input_names(Role.USER, spec)}
+            if popularity is not None:
+                inputs["day"] = popularity.rows(some.now_us)
+            return inputs, some.targets, some.weights
 
         return Epoch(len(examples), assemble)
 

@@ -1,5 +1,6 @@
 """Keras models around MIND and BST: compile, fit, evaluate and predict as people know them, on the torch backend."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
     size, and where other programs want the same cores, threads that wait for each other cost ten times the work.
     """
     deterministic, before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
@@ -168,7 +170,12 @@ class MindTrainer(_Trainer):
     """
 
     def __init__(
-        self, module: Mind, names: Sequence[str], catalogue: Sequence[Tensor], sampler: Sampler | None = None
+        self,
+        module: Mind,
+        names: Sequence[str],
+        catalogue: Sequence[Tensor],
+        sampler: Sampler | None = None,
+        added: Tensor | None = None,
     ) -> None:
         """Wrap *module*, which is trained in place.
 
@@ -177,9 +184,12 @@ class MindTrainer(_Trainer):
             names: Its inputs, in order.
             catalogue: Rows of every item [items], by item feature.
             sampler: Draws the items to compare with; None compares with the whole catalogue.
+            added: What popularity adds to each item's scores, [days, items]; a batch's ``day`` [users] is a row of it.
         """
         super().__init__(module, names, keras.metrics.Mean(name="hit_rate_50"))
-        self.catalogue = _Items(tuple(rows.to(self.device) for rows in catalogue), sampler)
+        added = None if added is None else added.to(self.device)
+        sampler = sampler and Sampler(sampler.draws, sampler.shares.to(self.device))
+        self.catalogue = _Items(tuple(rows.to(self.device) for rows in catalogue), sampler, added)
         self.vectors: Tensor | None = None
 
     @property
@@ -209,19 +219,35 @@ class MindTrainer(_Trainer):
         how: dict[str, Any] = {"attention": config.attention, "power": config.power}
         if sampler is None:
             vectors = self.mind.item_vectors(*hide_ids(self.catalogue.rows, config.unknown_rate))
-            return full_softmax(*score_targets(interests, count, vectors[targets], vectors, **how), weights)
+            positive, others = score_targets(interests, count, vectors[targets], vectors, **how)
+            return full_softmax(self._popular(x, positive, targets), self._popular(x, others, slice(None)), weights)
         drawn = sampler.draw()
         asked = torch.cat([targets.flatten(), drawn])
         rows = hide_ids([feature[asked] for feature in self.catalogue.rows], config.unknown_rate)
         vectors = self.mind.item_vectors(*rows)
-        positives, others = vectors[: targets.numel()], vectors[targets.numel() :]
+        wanted, shared = vectors[: targets.numel()], vectors[targets.numel() :]
+        positive, others = score_targets(interests, count, wanted.reshape(*targets.shape, -1), shared, **how)
         return sampled_softmax(
-            *score_targets(interests, count, positives.reshape(*targets.shape, -1), others, **how),
+            self._popular(x, positive, targets),
+            self._popular(x, others, drawn),
             weights,
             hits=targets[:, :, None] == drawn,
             log_q=sampler.log_inclusion(targets),
             candidate_log_q=sampler.log_inclusion(drawn),
         )
+
+    def _popular(self, x: Any, scores: Tensor, items: Tensor | slice) -> Tensor:
+        """Add to *scores* what popularity adds to *items*, where it counts.
+
+        Each user's own items [users, T] have scores [users, T]; shared ones [S] have scores [users, any, S].
+        """
+        added = self.catalogue.added
+        if added is None:
+            return scores
+        day = x["day"].to(self.device).long()
+        if isinstance(items, Tensor) and items.ndim > 1:
+            return scores + added[day[:, None], items]
+        return scores + added[:, items][day][:, None]
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure a validation batch against the whole catalogue, a chunk of it at a time."""
@@ -231,7 +257,7 @@ class MindTrainer(_Trainer):
         if self.vectors is None:
             self.vectors = in_chunks(self.mind, self.catalogue.rows)
         positives = self.vectors[targets]
-        reached = serving_scores(interests, count, positives)
+        reached = self._popular(x, serving_scores(interests, count, positives), targets)
         config = self.mind.config
         totals, better = [], torch.zeros_like(targets)
         for start in range(0, len(self.vectors), CHUNK):
@@ -239,9 +265,11 @@ class MindTrainer(_Trainer):
             positive, others = score_targets(
                 interests, count, positives, chunk, attention=config.attention, power=config.power
             )
-            totals.append(others.logsumexp(dim=-1, keepdim=True))
-            scores = serving_scores(interests, count, chunk)
-            better += (scores[:, None, :] > reached[:, :, None]).sum(dim=-1)
+            here = slice(start, start + CHUNK)
+            totals.append(self._popular(x, others, here).logsumexp(dim=-1, keepdim=True))
+            scores = self._popular(x, serving_scores(interests, count, chunk)[:, None], here)
+            better += (scores > reached[:, :, None]).sum(dim=-1)
+        positive = self._popular(x, positive, targets)
         self.quality.update_state(better < 50, sample_weight=weights)
         return self.report(full_softmax(positive, torch.cat(totals, dim=-1), weights), len(targets))
 
@@ -252,6 +280,7 @@ class _Items:
 
     rows: tuple[Tensor, ...]
     sampler: Sampler | None
+    added: Tensor | None
 
 
 class BstTrainer(_Trainer):

@@ -131,6 +131,8 @@ def _asked(config: "Config", name: str) -> dict[str, str]:
         starts = [_start(train, one) for one in ((_MIND, _RETRIEVAL, _BST) if ranks else (name,))]
         models = [CheckpointLayout(start).model for start in starts if start]
         asked["[train] warm_start"] = document_digest([file_digest(model) for model in models if model.exists()])
+    if train.mind.get("popularity_weight") and not ranks:
+        asked["[history]"] = document_digest(part["history"])
     return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if ranks else {})
 
 
@@ -172,6 +174,7 @@ def _fit(config: "Config", model: str) -> None:
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
     say(f"nightrec: {model.upper()}: reads the events through {last}")
     told = _told(config)
+    of_mind = {**told, "config": mind[0], "popular_days": config.history.popular_days}
 
     def course(out: Path) -> "Course":
         """Start where the config says, and go on where a killed fit of the same has come to."""
@@ -181,7 +184,7 @@ def _fit(config: "Config", model: str) -> None:
     if model == _MIND:
 
         def fit_chosen(split: "Split", options: "FitOptions", out: Path) -> "Checkpoint":
-            return fit_mind(**told, split=split, config=mind[0], options=options, out=out, course=course(out))
+            return fit_mind(**of_mind, split=split, options=options, out=out, course=course(out))
 
         _choose_and_fit(fit_chosen, days, every_day, mind[1], folder, model, asked, refit=train.refit)
         return
@@ -190,7 +193,7 @@ def _fit(config: "Config", model: str) -> None:
         say(f"nightrec: first a MIND of the days through {before}, whose candidates BST learns from")
         earlier = _days(config, before, train.until)
         out = folder / _RETRIEVAL
-        fit_mind(**told, split=earlier, config=mind[0], options=mind[1], out=out, course=course(out))
+        fit_mind(**of_mind, split=earlier, options=mind[1], out=out, course=course(out))
     if bst[1].in_sample and not _is_fitted(folder, _MIND, _asked(config, _MIND)):
         raise UsageError("[train.bst] in_sample learns from the night's own MIND; run `nightrec fit mind` first")
 

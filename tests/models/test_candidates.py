@@ -14,7 +14,7 @@ from models.candidates import (
     Night,
     draw_negatives,
     excluded,
-    popularity_added,
+    popularity_of,
     ranker_inputs,
     retrieve,
     search,
@@ -64,6 +64,8 @@ def test_popularity_is_added_as_of_each_examples_day(make_sequences):
     events[1, 3], events[1, 4] = 1, 1  # of days 2 and 3
     random = np.random.default_rng(1)
     interests, vectors = random.normal(size=(4, 2, 5)).astype(np.float32), random.normal(size=(6, 5)).astype(np.float32)
+    popularity = popularity_of(index, now, 6, night)
+    assert popularity is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", 4)
         found, scores = search(
@@ -73,7 +75,7 @@ def test_popularity_is_added_as_of_each_examples_day(make_sequences):
             banned=(np.array([0]), np.array([1])),
             eligible=torch.ones(6, dtype=torch.bool),
             k=6,
-            added=popularity_added(index, now, 6, night),
+            added=(popularity.by_day, popularity.rows(now)),
         )
     best = (interests @ vectors.T).max(axis=1)
     best[1] = interests[1, 0] @ vectors.T
@@ -87,8 +89,8 @@ def test_popularity_is_added_as_of_each_examples_day(make_sequences):
 def test_without_a_weight_popularity_adds_nothing(sequences):
     """What is not asked for is not computed; of no example either."""
     index = EventIndex(sequences, zone="UTC", until_us=20 * DAY)
-    assert popularity_added(index, np.array([9 * DAY]), 24, Night()) is None
-    none = popularity_added(index, np.zeros(0, np.int64), 24, Night(popularity_weight=1))
+    assert popularity_of(index, np.array([9 * DAY]), 24, Night()) is None
+    none = popularity_of(index, np.zeros(0, np.int64), 24, Night(popularity_weight=1))
     assert none is not None
     assert none.by_day.shape == (0, 24)
 
