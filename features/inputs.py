@@ -228,7 +228,7 @@ def _require_type(table: str, path: Path, column: str, name: str, kind: pa.DataT
 
 def _takes(name: str, kind: pa.DataType, unit: str | None) -> bool:
     if name in ("event", "weight"):
-        return True  # declared, not read
+        return True  # a night reads neither; training looks at them itself
     if name in ("item_ids", "times"):
         return _is_list(kind) and _takes("id" if name == "item_ids" else "time", kind.value_type, unit)
     if name == "time":
