@@ -60,6 +60,7 @@ popular_days = 30
 [retrieve]
 candidates = 100
 exclude_seen = "all"
+popularity_weight = 1.0
 
 [score]
 top_n = 100

@@ -193,6 +193,21 @@ def test_what_only_bst_is_told_makes_no_mind_stale(training: Path, command: Any)
     assert (models / "bst" / "weights.npz").exists()
 
 
+def test_days_of_popularity_make_a_mind_stale_that_counts_them(training: Path) -> None:
+    """A MIND whose loss counts recent events is one of these days; another does not depend on them."""
+    text = training.read_text()
+    days = "\n[history]\npopular_days = 7\n"
+    asked = []
+    for counts in (text, text.replace("mind = { ", "mind = { popularity_weight = 1.0, ")):
+        for history in ("", days):
+            training.write_text(counts + history)
+            asked.append(_asked(read_config(training), "mind"))
+
+    assert asked[0] == asked[1]
+    assert {key for key, _ in asked[2].items() ^ asked[3].items()} == {"[history]"}
+    assert asked[0]["[train]"] != asked[2]["[train]"]
+
+
 def test_in_sample_takes_no_mind_of_another_config(training: Path, command: Any) -> None:
     """BST learns from the candidates of the MIND that the config asks for, or says that there is another."""
     assert command("fit", "mind", "--config", training).returncode == 0
