@@ -18,6 +18,7 @@ from models.mind import Mind
 Figures = dict[str, dict[str, dict[str, float]]]
 CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
 LAST_DAY = "_last_day"  # the data set asked by each user's last day
+RANKER_LISTS = 4_000  # the most that rankers are fitted to; evenly spread over users
 CHAIN = ("all.ndcg@10", "new.ndcg@10")
 
 
@@ -113,23 +114,30 @@ def seed_of(name: str, seed: int, *, peers: bool) -> Figures:
 
 
 def ranked(data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: int) -> Figures:
-    """Fit the rankers on what a MIND of the days before T1 retrieved on those from it to T2; judge them after T2."""
+    """Fit the rankers on what a MIND of the days before T1 retrieved on those from it to T2; judge them after T2.
+
+    Where what the user had is left out of the lists, as in ``new``, BST learns from such lists too, as a night's does.
+    """
     earlier = protocol.validation(data)
-    retrieval = learned.fit(earlier, "mind", setting, seed=seed)
+    before = learned.scorer_of(earlier, learned.fit(earlier, "mind", setting, seed=seed), setting)
     days = ranking.days_of(earlier, Window(earlier.cut_us, part.cut_us))
-    found = ranking.retrieve(earlier, days, learned.scorer_of(earlier, retrieval, setting))
-    train = replace(found, part=part)
-    score = learned.scorer_of(part, mind, setting)
-    lists = {kind: ranking.retrieve(part, part.questions, score, new=kind == "new") for kind in ("all", "new")}
-    rows = {"retrieval": ranking.quality(lists["all"].found.scores, lists["all"])}
-    orders: dict[str, dict[str, Any]] = {}
+    days = days.take(np.unique(np.linspace(0, len(days) - 1, RANKER_LISTS).round().astype(int)))
+    now = learned.scorer_of(part, mind, setting)
+    train, asked = {}, {}
+    for kind in ("all", "new"):
+        train[kind] = replace(ranking.retrieve(earlier, days, before, new=kind == "new"), part=part)
+        asked[kind] = ranking.retrieve(part, part.questions, now, new=kind == "new")
+    rows = {"retrieval": ranking.quality(asked["all"].found.scores, asked["all"])}
+    by_bst = {}
     for system in ranking.RANKERS:
-        ranker = ranking.fit(train, system, RANKING, seed=seed)
-        orders[system] = {kind: ranking.order(some, ranker, RANKING) for kind, some in lists.items()}
-        rows[system] = ranking.quality(orders[system]["all"], lists["all"])
+        scores = ranking.order(asked["all"], ranking.fit(train["all"], system, RANKING, seed=seed), RANKING)
+        rows[system] = ranking.quality(scores, asked["all"])
         tell(data.name, f"{system}, seed {seed}", rows[system])
-    plain = {kind: some.found.items for kind, some in lists.items()}
-    by_bst = {kind: ranking.reordered(some, orders["bst"][kind]) for kind, some in lists.items()}
+        if system == "bst":
+            by_bst["all"] = ranking.reordered(asked["all"], scores)
+    of_new = ranking.fit(train["new"], "bst", RANKING, seed=seed)
+    by_bst["new"] = ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING))
+    plain = {kind: lists.found.items for kind, lists in asked.items()}
     chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, by_bst)}
     tell(data.name, f"chain, seed {seed}", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
     return {"ranking": rows, "chain": {way: {key: row[key] for key in CHAIN} for way, row in chain.items()}}
