@@ -32,7 +32,9 @@ RETRIEVAL = {
     data: {system: setting_of(BASES[data], system, epochs) for system, epochs in systems.items()}
     for data, systems in EPOCHS.items()
 }
-RANKING = RankSetting(
-    BstConfig(mlp=(256, 128, 64)), FitOptions(epochs=6, batch=32, learning_rate=0.001, targets=5, ratio=4)
-)
+LISTS = FitOptions(epochs=6, batch=32, learning_rate=0.001, targets=5, ratio=4)
+RANKING = {
+    "all": RankSetting(BstConfig(mlp=(256, 128, 64)), LISTS),
+    "new": RankSetting(BstConfig(mlp=(256, 128, 64)), replace(LISTS, epochs=3, learning_rate=0.0003)),
+}
 RECHUB_EPOCHS = 5

@@ -130,13 +130,14 @@ def ranked(data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: 
     rows = {"retrieval": ranking.quality(asked["all"].found.scores, asked["all"])}
     by_bst = {}
     for system in ranking.RANKERS:
-        scores = ranking.order(asked["all"], ranking.fit(train["all"], system, RANKING, seed=seed), RANKING)
+        ranker = ranking.fit(train["all"], system, RANKING["all"], seed=seed)
+        scores = ranking.order(asked["all"], ranker, RANKING["all"])
         rows[system] = ranking.quality(scores, asked["all"])
         tell(data.name, f"{system}, seed {seed}", rows[system])
         if system == "bst":
             by_bst["all"] = ranking.reordered(asked["all"], scores)
-    of_new = ranking.fit(train["new"], "bst", RANKING, seed=seed)
-    by_bst["new"] = ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING))
+    of_new = ranking.fit(train["new"], "bst", RANKING["new"], seed=seed)
+    by_bst["new"] = ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING["new"]))
     plain = {kind: lists.found.items for kind, lists in asked.items()}
     chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, by_bst)}
     tell(data.name, f"chain, seed {seed}", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
