@@ -49,6 +49,14 @@ def test_vectors_take_the_bytes_they_have() -> None:
     assert efforts["score"].rows == 200_000 * 50
 
 
+def test_popularity_widens_the_index_alone() -> None:
+    """Four numbers stand behind each vector there: 200,000 x 68; the tables keep their 64."""
+    efforts = {effort.step: effort for effort in estimate(SIZES, replace(MEANS, popularity=True))}
+
+    assert efforts["index"].disk == 200_000 * 68 * 4
+    assert efforts["items"].disk == 200_000 * 64 * 4
+
+
 @pytest.mark.parametrize("more", [{"users": 400_000, "events": 8_000_000}, {"items": 400_000}, {"width": 128}])
 def test_more_work_is_never_less_effort(more: dict[str, int]) -> None:
     """Doubling what goes in makes no step cheaper, and the night dearer."""
