@@ -232,6 +232,7 @@ def test_the_semantic_part_knows_no_paths_and_no_means(tmp_path: Path) -> None:
         ("history", {"popular_days": 7}),
         ("index", {"seed": 2}),
         ("retrieve", {"candidates": 99}),
+        ("retrieve", {"popularity_weight": 0.5}),
         ("score", {"top_n": 49}),
     ],
 )
@@ -240,3 +241,11 @@ def test_the_semantic_part_holds_what_changes_the_content(tmp_path: Path, table:
     config = read_config(write(tmp_path, PLAIN))
 
     assert semantic(changed(config, table, **keys)) != semantic(config)
+
+
+def test_a_night_without_popularity_in_retrieval_is_named_as_before_there_was_any(tmp_path: Path) -> None:
+    """The weight 0 is no part of a run's key: what was made before the key was there is found again."""
+    config = read_config(write(tmp_path, PLAIN))
+
+    assert "popularity_weight" not in semantic(config)["retrieve"]
+    assert semantic(changed(config, "retrieve", popularity_weight=0.0)) == semantic(config)
