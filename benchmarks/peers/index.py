@@ -24,7 +24,7 @@ from benchmarks.retrieve import vectors_of
 ITEMS, WIDTH, GROUPS = 500_000, 64, 5_000
 SAMPLE, USERS, INTERESTS = 4_096, 2_048, 4
 K, RECALL = 100, 0.95
-PARAMETERS = range(16, 4_096)  # efSearch or nprobe
+PARAMETERS = range(16, 2_048)  # efSearch or nprobe
 
 
 def made() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

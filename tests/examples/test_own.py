@@ -21,6 +21,7 @@ from tests.blocks import ROOT, blocks_for, commands_in
 from tests.night.shop import DATE, ITEMS, NIGHTREC, Shop, only_release, write_data
 
 OWN = ROOT / "examples" / "own"
+RECHUB = ROOT / ".venv-peers" / "torch-rechub" / "bin" / "python"
 WORDS = {"MIND", "BST"}
 
 
@@ -154,6 +155,28 @@ def test_a_checkpoint_from_elsewhere(shop: Shop, tmp_path: Path) -> None:
         assert np.array(found[user]) == pytest.approx(wanted.numpy(), abs=1e-5), user
         compared += 1
     assert compared > 40
+
+
+@pytest.mark.skipif(not RECHUB.exists(), reason="torch-rechub has no environment here: `make peers` makes it")
+def test_what_another_projects_exporter_writes(shop: Shop, tmp_path: Path) -> None:
+    """torch-rechub's MIND draws in every call and is refused for it; a routing that starts alike is released."""
+    drawn, fixed = tmp_path / "drawn", tmp_path / "fixed"
+    for folder, options in ((drawn, ["--drawn"]), (fixed, [])):
+        run(str(RECHUB), "-m", "examples.own.rechub", str(shop.data), str(folder), *options, cwd=ROOT)
+    shutil.copy(OWN / "rechub.toml", drawn)
+    command = [NIGHTREC, "export", "--spec", drawn / "rechub.toml", "--out", tmp_path / "refused"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert refused.returncode == 1
+    assert re.search(r"random|Random", refused.stderr), refused.stderr
+    assert not list((tmp_path / "refused").rglob("*.onnx"))
+
+    release = released(shop, fixed, ["rechub"], tmp_path, without=["ranker"])
+
+    warm = [one["vectors"] for one in table(release, "interests").to_pylist() if not one["cold"]]
+    assert {len(vectors) for vectors in warm} == {3}
+    assert np.linalg.norm(np.array(warm), axis=2) == pytest.approx(1, abs=1e-5)
+    assert table(release, "scores").num_rows > 1_000
 
 
 @pytest.mark.parametrize("spec", sorted(OWN.glob("*.toml")), ids=lambda path: path.stem)
