@@ -158,7 +158,7 @@ def _is_fitted(folder: Path, name: str, asked: dict[str, str]) -> bool:
         return False
     before = read_json(note) if note.exists() else {}
     if before != asked:
-        changed = " and ".join(_LAST_DAY.get(key, key) for key in asked if asked[key] != before.get(key))
+        changed = " and ".join(_LAST_DAY.get(key, key) for key in before | asked if asked.get(key) != before.get(key))
         raise UsageError(
             f"{folder / name}: was fitted from other {changed}; move it away, or name another [train] folder"
         )

@@ -143,6 +143,9 @@ def test_a_warm_start_takes_the_checkpoints_of_an_earlier_folder(
         return float(document["about"]["curves"]["loss"][0])
 
     assert first_loss("next") < first_loss("models")
+    training.write_text(warm.replace('warm_start = "models"\n', ""))
+    assert execute(["fit", "mind", "--config", str(training)]) == 2
+    assert "next/mind: was fitted from other [train] warm_start; move it away" in capsys.readouterr().err
     training.write_text(warm.replace('warm_start = "models"', 'warm_start = "elsewhere"').replace('"next"', '"third"'))
     assert execute(["fit", "mind", "--config", str(training)]) == 2
     assert "elsewhere/mind: expected a checkpoint, found no model.json" in capsys.readouterr().err
