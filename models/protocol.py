@@ -39,10 +39,11 @@ class Questions:
 
 
 def questions_of(sequences: Sequences, window: Window, *, zone: str, half_life_days: float = 90.0) -> Questions:
-    """Ask every user on their first day of the *window*; those without a history have nothing to be asked by."""
+    """Ask every user on their first day of the *window*; who did nothing before it has nothing to be asked by."""
     days = next_day(sequences, window, zone=zone)
     _, first = np.unique(days.users, return_index=True)  # a user's days are in order
     asked = days.take(first)
+    asked = asked.take(sequences.times_us[sequences.starts[asked.users]] < window.start_us)
     rows, positions = earlier_events(sequences, asked.users, asked.ends)
     items = sequences.items[positions].astype(np.int64)
     known = items >= 0

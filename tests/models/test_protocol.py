@@ -23,12 +23,12 @@ ASKED = Window(10 * DAY, 13 * DAY)
 
 @pytest.fixture
 def sequences(make_sequences):
-    """User 0 comes back on days 10 and 11, user 1 on day 12; user 2 has no history, and 3 does not come back."""
+    """User 0 comes back on days 10 and 11, user 1 on day 12; user 2 is new on day 10, and 3 does not come back."""
     return make_sequences(
         [
             [(4 * DAY, 1), (9 * DAY, 1), (9 * DAY + 5, 2), (10 * DAY, 1), (10 * DAY + 7, 5), (11 * DAY, 6)],
             [(8 * DAY, 3), (12 * DAY, 4)],
-            [(10 * DAY, 2)],
+            [(10 * DAY, 2), (11 * DAY, 5)],
             [(9 * DAY, 3)],
         ]
     )
