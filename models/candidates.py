@@ -125,7 +125,8 @@ def popularity_of(index: EventIndex, now_us: Ints, items: int, night: Night) -> 
     for row in range(len(logs)):
         events = index.popularity_on(np.array([first + row]), np.arange(items)[None], night.popular_days)
         logs[row] = np.log1p(events[0])
-    return Popularity(torch.from_numpy(logs * np.float32(night.popularity_weight)), first, index)
+    logs *= np.float32(night.popularity_weight)  # where it lies: of a large shop these are gigabytes
+    return Popularity(torch.from_numpy(logs), first, index)
 
 
 def search(

@@ -257,7 +257,7 @@ class Retrieve(Table):
     """The days of ``exclude_seen = "days"``."""
     popularity_weight: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     """How much log(1 + an item's events of the last ``history.popular_days`` days) adds to its inner product with an
-    interest; 0 leaves it to the ranker."""
+    interest; 0 leaves it to the ranker. BST learns from such candidates: fit it anew when this changes."""
 
 
 class Rule(Table):
