@@ -40,16 +40,26 @@ class Questions:
 
 def questions_of(sequences: Sequences, window: Window, *, zone: str, half_life_days: float = 90.0) -> Questions:
     """Ask every user on their first day of the *window*; who did nothing before it has nothing to be asked by."""
+    asked = first_days(sequences, window, zone=zone)
+    known = sequences.times_us[sequences.starts[asked.users]] < window.start_us
+    return with_history(sequences, asked.take(known), now_us=window.start_us, half_life_days=half_life_days)
+
+
+def first_days(sequences: Sequences, window: Window, *, zone: str) -> Examples:
+    """Ask every user on their first day of the *window* with a history before it."""
     days = next_day(sequences, window, zone=zone)
     _, first = np.unique(days.users, return_index=True)  # a user's days are in order
-    asked = days.take(first)
-    asked = asked.take(sequences.times_us[sequences.starts[asked.users]] < window.start_us)
+    return days.take(first)
+
+
+def with_history(sequences: Sequences, asked: Examples, *, now_us: int, half_life_days: float = 90.0) -> Questions:
+    """Say what the users of *asked* had; its worth counts ages from *now_us*."""
     rows, positions = earlier_events(sequences, asked.users, asked.ends)
     items = sequences.items[positions].astype(np.int64)
     known = items >= 0
     rows, items, times = rows[known], items[known], sequences.times_us[positions[known]]
     pairs, inverse = np.unique(np.stack([rows, items], axis=1), axis=0, return_inverse=True)
-    halves = (window.start_us - times) / (half_life_days * DAY_US)
+    halves = (now_us - times) / (half_life_days * DAY_US)
     worth = np.bincount(inverse.ravel(), weights=np.exp2(-halves), minlength=len(pairs))
     cuts = np.searchsorted(pairs[:, 0], np.arange(1, len(asked)))
     if not len(asked):

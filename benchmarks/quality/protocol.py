@@ -1,13 +1,9 @@
-"""How every system is asked and judged: whole days, the whole catalogue, baskets kept whole, no sampled metrics.
-
-A question is a user on the first day of a part on which they did something. What they did on that day is the truth, all
-that they did before it the history. Each figure is there twice: ``all``, with repeats allowed, and ``new``, where what
-the user already had is removed from lists and truth.
-"""
+"""What every system may know and is asked, on which days; it is judged by :mod:`models.protocol`, without sampling."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,9 +16,9 @@ from features.catalogue import encode_catalogue
 from features.ordered import Engine
 from features.sequences import Sequences, fit_vocabularies, read_sequences
 from features.vocabulary import Vocabulary
-from models.examples import Examples, Split, Window, earlier_events, next_day, split_by_time
+from models import protocol
+from models.examples import Examples, Split, earlier_events, next_day, split_by_time
 
-KS = (10, 50, 100)
 QUESTIONS_AT_ONCE = 256
 HISTORY = 100
 HOUR = 3_600
@@ -58,6 +54,11 @@ class Part:
         """The first moment that is not trained on."""
         return self.split.train.end_us
 
+    @cached_property
+    def asked(self) -> protocol.Questions:
+        """The questions, with what each user had."""
+        return protocol.with_history(self.sequences, self.questions, now_us=self.cut_us)
+
 
 def validation(data: DataSet) -> Part:
     """Fit on the days before T1, ask on those from it to T2."""
@@ -91,7 +92,7 @@ def _part(data: DataSet, train_until: date, asked_until: date) -> Part:
     sequences, spec, vocabularies = _read(data, train_until)
     train = split_by_time(train_until=train_until, validate_until=train_until, zone=data.zone)
     asked = split_by_time(train_until=train_until, validate_until=asked_until, zone=data.zone).valid
-    return Part(sequences, spec, vocabularies, train, first_days(sequences, asked, data.zone), data.zone)
+    return Part(sequences, spec, vocabularies, train, protocol.first_days(sequences, asked, zone=data.zone), data.zone)
 
 
 def _read(data: DataSet, known_until: date) -> tuple[Sequences, FeatureSpec, dict[str, Vocabulary]]:
@@ -111,13 +112,6 @@ def _read(data: DataSet, known_until: date) -> tuple[Sequences, FeatureSpec, dic
     return sequences, spec, vocabularies
 
 
-def first_days(sequences: Sequences, window: Window, zone: str) -> Examples:
-    """Ask every user on their first day of the *window*; those without a history have nothing to be asked by."""
-    days = next_day(sequences, window, zone=zone)
-    _, first = np.unique(days.users, return_index=True)  # a user's days are in order
-    return days.take(first)
-
-
 def best(scores: npt.NDArray[np.floating], k: int) -> Ints:
     """Give each row's *k* best columns, best first, ties to the lower one: [N, k]."""
     bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32)
@@ -135,7 +129,7 @@ def had_before(part: Part, questions: Examples) -> tuple[Ints, Ints]:
     return rows[items >= 0], items[items >= 0]
 
 
-def lists_of(part: Part, score: Scorer, k: int = max(KS)) -> dict[str, Ints]:
+def lists_of(part: Part, score: Scorer, k: int = max(protocol.KS)) -> dict[str, Ints]:
     """Let a system answer every question: lists of *k* catalogue rows, -1 where none is left; ``all`` and ``new``."""
     eligible = part.sequences.catalogue["eligible"].to_numpy()
     found: dict[str, list[Ints]] = {"all": [], "new": []}
@@ -152,35 +146,10 @@ def lists_of(part: Part, score: Scorer, k: int = max(KS)) -> dict[str, Ints]:
 def _possible(scores: npt.NDArray[np.float32], k: int) -> Ints:
     rows = best(scores, k)
     rows[np.take_along_axis(scores, rows, 1) == -np.inf] = -1
-    return rows
-
-
-def truth(part: Part) -> dict[str, npt.NDArray[np.bool_]]:
-    """Say which targets of the questions count: [N, T] by ``all`` and ``new``."""
-    asked = part.questions.weights > 0
-    rows, items = had_before(part, part.questions)
-    known = len(part.sequences.catalogue)
-    keys = np.unique(rows * known + items)
-    own = np.isin(np.arange(len(asked))[:, None] * known + part.questions.targets, keys)
-    return {"all": asked, "new": asked & ~own}
+    return np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
 
 
 def judge(part: Part, lists: dict[str, Ints]) -> dict[str, float]:
-    """Measure lists: HitRate (a list holds any of the truth) and NDCG, over questions that have a truth.
-
-    HitRate is that of arXiv 1904.08030, section 5.1, with a day's basket in place of one item. NDCG is over the best
-    that a list of k could reach.
-    """
-    measured = {}
-    for kind, counts in truth(part).items():
-        asked = counts.any(axis=1)
-        found, wanted, counts_ = lists[kind][asked], part.questions.targets[asked], counts[asked]
-        hits = np.zeros(found.shape, dtype=bool)
-        for place in range(wanted.shape[1]):
-            hits |= (found == wanted[:, place, None]) & counts_[:, place, None]
-        gains = 1 / np.log2(2.0 + np.arange(found.shape[1]))
-        for k in KS:
-            ideal = np.cumsum(gains)[np.minimum(counts_.sum(axis=1), k) - 1]
-            measured[f"{kind}.hr@{k}"] = float(hits[:, :k].any(axis=1).mean())
-            measured[f"{kind}.ndcg@{k}"] = float(((hits[:, :k] * gains[:k]).sum(axis=1) / ideal).mean())
+    """Measure lists as ``nightrec evaluate`` does: HitRate and NDCG, over questions that have a truth."""
+    measured: dict[str, float] = protocol.judge(part.asked, lists)
     return measured
