@@ -49,6 +49,8 @@ def evaluate(
 
     read = configured(config)
     found = find_release(read.root, release or _of_date(read, date))
+    if date is not None and found.manifest.date != date:
+        raise UsageError(f"release {found.version} is not of {date}; leave --date or --release away")
     until = calendar_date.fromisoformat(found.manifest.date)
     sequences = _events(read, until + timedelta(days=days))
     questions = _questions(read, sequences, until, days)

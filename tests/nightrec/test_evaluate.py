@@ -139,3 +139,5 @@ def test_of_two_releases_of_a_date_one_must_be_named(later: Path, capsys: pytest
     assert f"there are 2 releases of {DATE}; name one by --release: {first}, {DATE}-ffffffffffff" in said
     assert execute(["evaluate", "--config", str(later), "--release", first, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"] == first
+    assert execute(["evaluate", "--config", str(later), "--release", first, "--date", "2026-03-09"]) == 2
+    assert f"release {first} is not of 2026-03-09; leave --date or --release away" in capsys.readouterr().err
