@@ -11,11 +11,9 @@ from benchmarks.peers.environment import interpreter_of
 from benchmarks.quality.protocol import Part, Scorer
 from models.examples import DAY_US, Examples, Window, next_day
 
-LENGTH, NEGATIVES, TARGETS = (
-    50,
-    20,
-    4,
-)  # of its example: histories of 50; its 3 negatives are too few for thousands of items
+LENGTH = 50  # as in its example
+NEGATIVES = 20  # its example's 3 are too few for thousands of items
+TARGETS = 4  # items of a day
 
 
 def scorer(part: Part, *, last_days: int, epochs: int, seed: int) -> Scorer | None:
