@@ -37,6 +37,7 @@ def require_weights(inputs: Inputs, weighing: Weighing) -> None:
 
     Raises:
         UsageError: If there is one.
+        InputError: If the column of kinds is no text.
     """
     for name, key in zip(("weight", "event"), ("sample_weight", "event_weights"), strict=True):
         if name in weighing.names and (inputs.interactions is None or name not in inputs.interactions.columns):
@@ -44,13 +45,14 @@ def require_weights(inputs: Inputs, weighing: Weighing) -> None:
     if not weighing.kinds or inputs.interactions is None:
         return
     found = pa.array([], pa.string())
-    for _, batch in read_batches(inputs.interactions, ["event"]):
-        found = pc.unique(pa.concat_arrays([found, pc.drop_null(_texts(batch.column("event")))]))
+    for path, batch in read_batches(inputs.interactions, ["event"]):
+        told = _texts(path, inputs.interactions.columns["event"], batch.column("event"))
+        found = pc.unique(pa.concat_arrays([found, pc.drop_null(told)]))
     kinds = sorted(found.to_pylist())
     for kind in weighing.kinds:
         if kind not in kinds:
             near = difflib.get_close_matches(kind, kinds, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds[:10])}"
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds[:10]) or 'none'}"
             raise UsageError(f"[train] event_weights: no event is a {kind}; {hint}")
 
 
@@ -58,20 +60,26 @@ def weights_of(path: Path, source: Source, batch: pa.RecordBatch, weighing: Weig
     """Weigh the events of *batch*, which has the columns of *weighing*; float32 [n].
 
     Raises:
-        InputError: If a weight is no number, missing, below 0 or not finite.
+        InputError: If a weight is no number, missing, below 0 or not finite, or a kind is no text.
     """
     weights = np.ones(batch.num_rows)
     if "weight" in batch.schema.names:
         weights = _numbers(path, source.columns["weight"], batch.column("weight"))
     if "event" in batch.schema.names:
-        kinds = _texts(batch.column("event")).dictionary_encode()
+        kinds = _texts(path, source.columns["event"], batch.column("event")).dictionary_encode()
         worth = np.array([*(weighing.kinds.get(kind, 1.0) for kind in kinds.dictionary.to_pylist()), 1.0])
         weights = weights * worth[pc.fill_null(kinds.indices, len(worth) - 1).to_numpy(zero_copy_only=False)]
     return pa.array(weights.astype(np.float32))
 
 
-def _texts(kinds: pa.Array) -> pa.Array:
-    return pc.cast(kinds, pa.string())
+def _texts(path: Path, column: str, kinds: pa.Array) -> pa.Array:
+    try:
+        return pc.cast(kinds, pa.string())
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{path}: column {column} of interactions: expected kinds of events as text, found {kinds.type}; "
+            "cast it first"
+        ) from error
 
 
 def _numbers(path: Path, column: str, values: pa.Array) -> NDArray[np.float64]:

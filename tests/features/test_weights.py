@@ -93,6 +93,20 @@ def test_a_weight_that_is_none_is_named_with_file_and_column(write, tmp_path, we
     assert read(inputs, tmp_path, None).weights is None
 
 
+@pytest.mark.parametrize("kinds", [[[1]] * 5, [b"\xff"] * 5])
+def test_kinds_that_are_no_text_are_named_with_file_and_column(write, tmp_path, kinds):
+    """A list, or bytes that no text has: one line, and nothing is guessed."""
+    inputs = write()
+    path = tmp_path / "events.parquet"
+    events = pq.read_table(path)
+    pq.write_table(events.set_column(events.schema.get_field_index("kind"), "kind", pa.array(kinds)), path)
+
+    with pytest.raises(
+        InputError, match=r"events\.parquet: column kind of interactions: expected kinds .* cast it first"
+    ):
+        read(inputs, tmp_path, Weighing(kinds={"buy": 2.0}))
+
+
 @pytest.mark.parametrize(
     ("weighing", "declared", "said"),
     [
