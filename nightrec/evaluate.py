@@ -87,20 +87,16 @@ def _of_date(config: "Config", date: str | None) -> str | None:
 
 def _events(config: "Config", until: calendar_date) -> "Sequences":
     """Read every event up to the end of *until*; of the catalogue the ids alone, all of them known."""
-    import pyarrow as pa
-
     from artifacts.bundle import FeatureSpec
-    from features.catalogue import encode_catalogue
-    from features.inputs import check_inputs, count_events, read_batches
+    from features.catalogue import encode_catalogue, fit_feature_vocabularies
+    from features.inputs import check_inputs, count_events
     from features.ordered import Engine
     from features.sequences import read_sequences
-    from features.vocabulary import fit_vocabulary
     from nightrec.inputs import inputs_of
 
     inputs, spec = inputs_of(config), FeatureSpec(("item_id",), history_length=1)
     check_inputs(inputs)
-    ids = pa.chunked_array([batch["item_id"] for _, batch in read_batches(inputs.items, ["item_id"])])
-    vocabularies = {"item_id": fit_vocabulary("item_id", ids)}
+    vocabularies = fit_feature_vocabularies(inputs, spec=spec)
     catalogue, _ = encode_catalogue(inputs, spec=spec, vocabularies=vocabularies)
     with tempfile.TemporaryDirectory() as scratch, progress("reading", count_events(inputs)) as advance:
         return read_sequences(
