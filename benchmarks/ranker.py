@@ -48,14 +48,15 @@ class WholeBlocks(Bst):
     """A BST as most would write it: every block computes all rows of a pair's sequence; ``target`` takes the last."""
 
     def shared_rows(self, x: torch.Tensor, real: torch.Tensor, x_c: torch.Tensor) -> torch.Tensor:
-        """Run every block on all rows; arguments and result as in :class:`Bst`, for one candidate a row."""
-        e = torch.cat([x, x_c], dim=1)
-        present = torch.cat([real, torch.ones_like(real[:, :1])], dim=1)
+        """Run every block on all rows of every pair; arguments and result as in :class:`Bst`."""
+        history = x.unsqueeze(1).expand(-1, x_c.shape[1], -1, -1)
+        e = torch.cat([history, x_c.unsqueeze(2)], dim=2)
+        present = torch.cat([real, torch.ones_like(real[:, :1])], dim=1).unsqueeze(1)
         for block in self.blocks:
             e = block(e, present, 0)
         if self.config.output == "target":
-            return e[:, -1:]
-        return torch.where(present.unsqueeze(-1), e, 0.0).flatten(-2).unsqueeze(1)
+            return e[:, :, -1]
+        return torch.where(present.unsqueeze(-1), e, 0.0).flatten(-2)
 
 
 def pairwise_form(source: Source) -> Source:
