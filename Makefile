@@ -92,7 +92,7 @@ audit: .venv/installed ## look up known vulnerabilities of all that is installed
 		|| { grep -q ConnectionError build/audit/said.txt && echo "NOT AUDITED: the index of vulnerabilities cannot be reached"; } \
 		|| { cat build/audit/said.txt; exit 1; }
 
-bench: .venv/installed ## every ratio beside its limit and its goal, in half an hour; build/bench.json
+bench: .venv/installed ## every ratio beside its limit, what others use, and its goal, in 40 minutes; build/bench.json
 	$(BIN)/python -m benchmarks
 
 quality: .venv/installed ## what models are worth on real data, in an hour; build/quality.json, docs/quality.md; SHORT=1 takes minutes
