@@ -108,6 +108,7 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
     """
     forget_stages()
     bundles = _read_bundles(request)
+    require_same_popularity(bundles, request.semantic.get("retrieve", {}).get("popularity_weight", 0.0))
     semantic = _semantic(request, bundles)
     profile = resolve_profile(
         request.device,
@@ -292,6 +293,23 @@ def _read_bundles(request: PrepareRequest) -> list[Bundle]:
         )
     require_one_model(bundles)
     return bundles
+
+
+def require_same_popularity(bundles: Sequence[Bundle], weight: float) -> None:
+    """Refuse a ranker that learnt from retrieval scores with another *weight* of popularity, if its maker says so.
+
+    Raises:
+        UsageError: Naming both weights.
+    """
+    for bundle in bundles:
+        night = bundle.about.get("model", {}).get("night")
+        if night is None or "retrieval_score" not in bundle.spec.cross_features:
+            continue
+        if (fitted := night.get("popularity_weight", 0.0)) != weight:
+            raise UsageError(
+                f"[retrieve] popularity_weight: expected {fitted}, by which the {bundle.role} bundle {bundle.folder} "
+                f"was fitted, found {weight}; fit and export it again, or set the key back"
+            )
 
 
 def _semantic(request: PrepareRequest, bundles: Sequence[Bundle]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,8 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from artifacts.bundle import Bundle, read_bundle
+from artifacts.errors import UsageError
 from artifacts.run import Run, find_run, replay_of
 from artifacts.tables import read_table
+from batch.prepare import require_same_popularity
 from examples.reader import load, search
 from features.catalogue import encode_catalogue
 from features.ordered import Engine
@@ -164,3 +167,19 @@ def test_the_release_is_whole_and_says_how_it_is_searched(popular: Popular) -> N
     assert (said["width"], said["append"]) == (20, [WEIGHT, 0, 0, 0])
     assert read_table(popular.run.layout.items(0, 2))["vector"].type.list_size == 16
     assert popular.run.semantic["retrieve"]["popularity_weight"] == WEIGHT
+
+
+def test_a_ranker_that_was_fitted_by_another_weight_is_refused(shop: Shop) -> None:
+    """Its retrieval_score would be of another scale than it learnt; who made a foreign ranker says nothing of it."""
+    ranker = read_bundle(shop.folder / "bundles" / "ranker")
+
+    def fitted(about: dict) -> Bundle:
+        return replace(ranker, about=about)
+
+    require_same_popularity([fitted({"model": {"night": {"popularity_weight": 0.5}}})], 0.5)
+    require_same_popularity([fitted({"model": {"night": {"candidates": 100}}})], 0.0)  # before there was a weight
+    require_same_popularity([fitted({})], 0.5)
+    with pytest.raises(UsageError, match=r"popularity_weight: expected 0\.5, .* found 0\.0;"):
+        require_same_popularity([fitted({"model": {"night": {"popularity_weight": 0.5}}})], 0.0)
+    with pytest.raises(UsageError, match=r"expected 0\.0, .* found 0\.5;"):
+        require_same_popularity([fitted({"model": {"night": {"candidates": 100}}})], 0.5)
