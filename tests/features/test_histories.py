@@ -14,7 +14,7 @@ from artifacts.digest import file_digest
 from artifacts.errors import InputError, NightrecError, UsageError
 from artifacts.tables import writing_table
 from features.catalogue import encode_catalogue
-from features.histories import Cut, open_histories
+from features.histories import Behaviours, Cut, open_histories
 from features.inputs import Source
 from features.ordered import Engine
 from features.vocabulary import fit_vocabulary
@@ -367,3 +367,13 @@ def test_the_replay_is_the_night_before_asked_again(events, shop, spec, day, tmp
                 assert row == was[row["user_id"]]
             else:  # somebody who came on the data date
                 assert not row[{"histories": "history_item_id", "seen": "items"}[name]]
+
+
+def test_what_happens_as_a_day_begins_is_of_that_day():
+    """Of the replay: at the first moment of the data date a user has not yet done what they do in it."""
+    behaviours = Behaviours(np.array([2, 0, 1]), np.array([5, 6, 7], np.int32), np.array([10, 9, 10]))
+
+    before, after = behaviours.split(10)
+
+    assert (before.counts.tolist(), before.codes.tolist(), before.times_us.tolist()) == ([1, 0, 0], [6], [9])
+    assert (after.counts.tolist(), after.codes.tolist(), after.times_us.tolist()) == ([1, 0, 1], [5, 7], [10, 10])
