@@ -1,6 +1,7 @@
 """How steady recommendations are: a user's best 50 before and after one more event, by what routing starts from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from features.encode import item_features
 from features.sequences import history_at
 from features.vocabulary import PADDING
 from models.candidates import item_vectors
+from models.embedding import look_up
 from models.examples import Examples
 from models.losses import serving_scores
 from models.mind import Mind, route
@@ -36,25 +38,19 @@ def overlap(part: Part, mind: Mind, starts: Starts) -> float:
     """Mean share of the best 50 that stay when a user's newest event is told, over the part's questions."""
     questions = part.questions
     with_one_more = questions.take(questions.ends - part.sequences.starts[questions.users] > 1)
-    before = Examples(
-        with_one_more.users,
-        with_one_more.now_us,
-        with_one_more.ends - 1,
-        with_one_more.targets,
-        with_one_more.weights,
-    )
+    before = replace(with_one_more, ends=with_one_more.ends - 1)
+    vectors = item_vectors(mind, item_features(part.sequences.catalogue, mind.spec))
     shared = []
     for at in range(0, len(before), 256):
         some = np.arange(at, min(at + 256, len(before)))
-        old, new = (_lists(part, mind, asked.take(some), starts) for asked in (before, with_one_more))
+        old, new = (_lists(part, mind, vectors, asked.take(some), starts) for asked in (before, with_one_more))
         shared += [len(np.intersect1d(a, b)) / LIST for a, b in zip(old, new, strict=True)]
     return float(np.mean(shared))
 
 
-def _lists(part: Part, mind: Mind, questions: Examples, starts: Starts) -> npt.NDArray[np.int64]:
+def _lists(part: Part, mind: Mind, vectors: Tensor, questions: Examples, starts: Starts) -> npt.NDArray[np.int64]:
     told = history_at(part.sequences, questions.users, questions.now_us, questions.ends, mind.spec)
     inputs = [torch.from_numpy(told[name]) for name in input_names(Role.USER, mind.spec)]
-    vectors = item_vectors(mind, item_features(part.sequences.catalogue, mind.spec))
     with torch.no_grad():
         interests, count = _interests(mind, inputs, starts)
         return best(serving_scores(interests, count, vectors).numpy(), LIST)
@@ -68,10 +64,7 @@ def _interests(mind: Mind, inputs: list[Tensor], starts: Starts) -> tuple[Tensor
     active = real.sum(dim=-1, keepdim=True) >= mind.thresholds
     e = torch.where(real.unsqueeze(-1), mind.embed_items(history), 0.0)
     u, _ = route(mind.shared(e), starts(history[0]), real, active, mind.config.rounds)
-    known = [
-        table(rows).unsqueeze(1).expand(-1, u.shape[1], -1)
-        for table, rows in zip(mind.profile_tables, profile, strict=True)
-    ]
+    known = [one.unsqueeze(1).expand(-1, u.shape[1], -1) for one in look_up(mind.profile_tables, profile)]
     v = mind.head(torch.cat([u, *known], dim=-1))
     if mind.config.normalise:
         v = torch.nn.functional.normalize(v, dim=-1) / mind.config.temperature
