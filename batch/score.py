@@ -1,6 +1,5 @@
 """The step ``score``: each user's interests to a list of items, shard file by shard file."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from artifacts.errors import CorruptError, StaleRunError
 from artifacts.run import Run, StepResult
 from artifacts.tables import TableWriter, reading_table, writing_table
 from batch.lists import Part, Ranked, ScoreOptions, Shop, make_lists, open_shop, require_options
+from batch.machine import usable_cores
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
 from batch.retrieve import require_searchable
@@ -84,7 +84,7 @@ def open_score(
         session = None
         if ranker is not None:
             session = open_session(ranker, rows=run.profile["batch_lists"], device=chosen.name, threads=threads)
-        workers = session.workers if session else 1 if chosen.name == "gpu" else threads or len(os.sched_getaffinity(0))
+        workers = session.workers if session else 1 if chosen.name == "gpu" else threads or usable_cores()
         return partial(_one_shard, run, shop, session, workers)
 
     return over_shards(
@@ -132,23 +132,32 @@ def _one_shard(
 def _parts(
     paths: Sequence[Path], readers: Sequence[pa.RecordBatchFileReader], session: Session | None, rows: int
 ) -> Iterator[Part]:
-    for batches in _aligned(paths, readers):
+    """Cut the tables of one shard into batches of users.
+
+    A part holds a copy of its rows: a record batch of interests is 64 MB, and is gone before the next one is read
+    although some of its users are still in work.
+    """
+    for number in range(max(reader.num_record_batches for reader in readers)):
+        batches = _aligned(paths, readers, number)
         for start in range(0, batches[0].num_rows, rows):
-            cut = [batch.slice(start, rows) for batch in batches]
+            cut = [_copied(batch.slice(start, rows)) for batch in batches]
             with stage("encode"):
                 inputs = user_inputs(cut[2], session.bundle.spec, Role.RANKER, session.rows) if session else {}
             yield Part(cut[0], cut[1], dict(inputs))
+        del batches
 
 
-def _aligned(paths: Sequence[Path], readers: Sequence[pa.RecordBatchFileReader]) -> Iterator[list[pa.RecordBatch]]:
-    """Read tables of one shard side by side: the same users in the same order, or an error."""
-    sizes = [reader.num_record_batches for reader in readers]
-    for number in range(max(sizes)):
-        batches = [reader.get_batch(number) for reader, size in zip(readers, sizes, strict=True) if number < size]
-        for path, batch in zip(paths, batches, strict=False):
-            if len(batches) < len(paths) or not batch.column("user_id").equals(batches[0].column("user_id")):
-                raise CorruptError(f"{path}: expected the users of {paths[0]}, in its order; run `prepare` anew")
-        yield batches
+def _copied(rows: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.ipc.read_record_batch(rows.serialize(), rows.schema)
+
+
+def _aligned(paths: Sequence[Path], readers: Sequence[pa.RecordBatchFileReader], number: int) -> list[pa.RecordBatch]:
+    """Read a record batch of each table of one shard: the same users in the same order, or an error."""
+    batches = [reader.get_batch(number) for reader in readers if number < reader.num_record_batches]
+    for path, batch in zip(paths, batches, strict=False):
+        if len(batches) < len(paths) or not batch.column("user_id").equals(batches[0].column("user_id")):
+            raise CorruptError(f"{path}: expected the users of {paths[0]}, in its order; run `prepare` anew")
+    return batches
 
 
 def _write(writer: TableWriter, schema: pa.Schema, shop: Shop, ranked: Ranked) -> None:
