@@ -1,7 +1,8 @@
 """The night's computing: the steps prepare, items, index, interests and score, one module each; none imports another.
 
-Below them, in the order to read: ``profile``, ``memory``, ``stages``, ``overlap``, ``session``, ``towers``, ``shards``,
-``earlier``. Then the steps with what each rests on: ``place`` and ``prepare``; ``items`` and ``interests``;
-``retrieve``, ``indexed``, ``ivf``, ``recall`` and ``index``; ``rules``, ``lists`` and ``score``. Who asks why an item
-is recommended: ``clicks``, ``explain``. Who does the shards of a step on more than one machine: ``cluster``.
+Below them, in the order to read: ``profile``, ``machine``, ``memory``, ``stages``, ``overlap``, ``session``,
+``towers``, ``shards``, ``earlier``. Then the steps with what each rests on: ``place`` and ``prepare``; ``items`` and
+``interests``; ``retrieve``, ``indexed``, ``ivf``, ``recall``, ``nprobe`` and ``index``; ``rules``, ``lists`` and
+``score``. Who asks why an item is recommended: ``clicks``, ``explain``. Who does the shards of a step on more than
+one machine: ``cluster``.
 """

@@ -29,8 +29,8 @@ from artifacts.tables import finish_file, is_done, read_table, reading_table, wr
 from batch.earlier import UNUSABLE
 from batch.indexed import appended, gather_vectors, open_index, read_ivf
 from batch.ivf import IndexOptions, popularity_scale, train, training_rows
+from batch.nprobe import tune
 from batch.profile import require_profile
-from batch.recall import Sample, measure_recall, take_sample
 from batch.retrieve import Index, most_of, require_searchable, search
 from batch.session import Session, open_session
 from batch.shards import inputs_digest, nothing, require_bundle
@@ -39,7 +39,6 @@ from batch.towers import UserVectors, vectors_of
 
 FORMAT = 1
 TYPES = ("Flat", "SQ8", "PQ")
-NO_MORE_RECALL = 0.01
 MOST_WEIGHT = 1000
 
 
@@ -205,61 +204,6 @@ def _select(
         reasons = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed ({reasons or 'no items'})")
     return (rows, vectors, counts) if good.all() else (rows[good], vectors[good], counts)
-
-
-def tune(index: Index, vectors: np.ndarray, counts: np.ndarray, options: IndexOptions) -> dict[str, Any]:
-    """Choose nprobe on every second user, and measure recall on the others.
-
-    It is the first of 1, 2, 4, 8 ... lists with which the lower end of recall's interval meets the target, or three
-    quarters of it if they do. If none does, since vectors are stored reduced, it is where more lists add nothing; all
-    lists if there are no users.
-
-    Args:
-        index: What to search.
-        vectors: float32 [sum of counts, d], the sample's interests, user after user.
-        counts: int [users]; users without interests take no part.
-        options: Target and k.
-
-    Returns:
-        The part of ``index.json`` that is about recall.
-    """
-    warm = counts[counts > 0]
-    choosing = np.arange(len(warm)) % 2 == 0
-    halves = [
-        take_sample(index.vectors, vectors[np.repeat(half, warm)], warm[half], k=options.recall_k)
-        for half in (choosing, ~choosing)
-    ]
-    nprobe, curve = _choose_nprobe(index, halves[0], options.recall_target)
-    reported = measure_recall(index, halves[1], nprobe=nprobe) if len(halves[1].counts) else None
-    return {
-        "nprobe": nprobe,
-        "recall_k": halves[0].k,
-        "recall_target": options.recall_target,
-        "recall": reported.mean if reported else None,
-        "recall_interval": [reported.low, reported.high] if reported else None,
-        "recall_users": len(halves[1].counts),
-        "curve": [[lists, recall] for lists, recall in curve.items()],
-    }
-
-
-def _choose_nprobe(index: Index, sample: Sample, target: float) -> tuple[int, dict[int, float]]:
-    most = min(index.ivf.nlist, index.most)
-    curve: dict[int, float] = {}
-
-    def meets(nprobe: int) -> bool:
-        recall = measure_recall(index, sample, nprobe=nprobe)
-        curve[nprobe] = recall.mean
-        return recall.low >= target
-
-    if len(sample.counts) == 0:
-        return most, curve
-    for nprobe in [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]:
-        if meets(nprobe):
-            between = nprobe - nprobe // 4
-            smaller = between not in curve and between < nprobe and meets(between)
-            return (between if smaller else nprobe), dict(sorted(curve.items()))
-    enough = max(curve.values()) - NO_MORE_RECALL
-    return min(nprobe for nprobe, recall in curve.items() if recall >= enough), curve
 
 
 def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inputs: str) -> None:

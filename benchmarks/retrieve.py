@@ -11,7 +11,8 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from batch.index import IndexOptions, train, tune
+from batch.ivf import IndexOptions, train
+from batch.nprobe import tune
 from batch.retrieve import Index, Lists, retrieve
 from benchmarks.ratio import in_turn
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from batch.index import tune
 from batch.ivf import IndexOptions, train
+from batch.nprobe import tune
 from batch.recall import Sample, take_sample
 from batch.retrieve import Index, inner_products, search
 from benchmarks.peers.conversation import LOGS, Ask, started

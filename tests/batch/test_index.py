@@ -18,7 +18,7 @@ from artifacts.documents import read_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, writing_table
-from batch.index import _encode_sample, build_index, tune
+from batch.index import _encode_sample, build_index
 from batch.interests import compute_interests
 from batch.items import embed_items
 from batch.ivf import IndexOptions, lists_for, train
@@ -190,49 +190,6 @@ def test_product_quantisation_refuses_few_items() -> None:
     """PQ asks for as many items as its codes need, naming both numbers."""
     with pytest.raises(UsageError, match=r"needs 9984 items, found 500"):
         train(clustered(500), IndexOptions(type="PQ"), threads=1)
-
-
-@pytest.mark.parametrize("type_", ["Flat", "SQ8", "PQ"])
-def test_nprobe_meets_the_target_on_users_that_did_not_choose(type_: str) -> None:
-    """On clustered items the chosen nprobe is less than all lists, and recall of the other half meets the target."""
-    items = clustered(12_000)
-    users = clustered(400, seed=1)
-    target = {"Flat": 0.9, "SQ8": 0.9, "PQ": 0.2}[type_]
-    options = IndexOptions(type=type_, lists=64, recall_target=target, recall_k=10)
-    index = index_of(items, options)
-
-    tuned = tune(index, users, np.tile([1, 3], 100), options)
-
-    assert 1 <= tuned["nprobe"] < 64
-    low, high = tuned["recall_interval"]
-    assert low <= tuned["recall"] <= high
-    assert high >= target
-    assert tuned["recall_users"] == 100
-    curve = dict(tuned["curve"])
-    assert curve[tuned["nprobe"]] >= target
-    assert sorted(curve) == list(curve)
-    half = take_sample(items, users[np.repeat(np.arange(200) % 2 == 1, np.tile([1, 3], 100))], np.full(100, 3), k=10)
-    assert measure_recall(index, half, nprobe=tuned["nprobe"]).mean == tuned["recall"]
-
-
-def test_a_target_that_no_nprobe_meets_takes_what_still_helps() -> None:
-    """Where codes lose too much, nprobe stops where more lists add nothing, and recall is reported as it is."""
-    items = clustered(12_000)
-    options = IndexOptions(type="PQ", lists=64, recall_target=1.0, recall_k=10)
-    tuned = tune(index_of(items, options), clustered(100, seed=1), np.ones(100, np.int64), options)
-
-    curve = dict(tuned["curve"])
-    assert max(curve.values()) - curve[tuned["nprobe"]] <= 0.01
-    assert tuned["nprobe"] < 64
-    assert tuned["recall"] < 1
-
-
-def test_without_users_all_lists_are_searched_and_recall_is_unknown() -> None:
-    """A night without a single warm user has no recall, not a made-up one."""
-    options = IndexOptions(lists=4)
-    tuned = tune(index_of(clustered(400), options), np.empty((0, WIDTH), np.float32), np.zeros(5, np.int64), options)
-
-    assert (tuned["nprobe"], tuned["recall"], tuned["recall_interval"], tuned["curve"]) == (4, None, None, [])
 
 
 def test_recall_agrees_with_a_slow_count() -> None:

@@ -17,12 +17,13 @@ from artifacts.documents import read_json
 from artifacts.errors import CorruptError, UsageError
 from artifacts.run import Run, replay_of
 from artifacts.tables import read_table, writing_table
-from batch.index import build_index, tune
+from batch.index import build_index
 from batch.indexed import appended, open_index
 from batch.interests import compute_interests
 from batch.items import embed_items
 from batch.ivf import IndexOptions, popularity_scale, train
 from batch.lists import ScoreOptions
+from batch.nprobe import tune
 from batch.retrieve import Index
 from batch.score import score
 
