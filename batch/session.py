@@ -1,7 +1,6 @@
 """A bundle's graph on the device asked for: checked before use, fed in batches of one fixed shape."""
 
 import ctypes
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from artifacts.bundle import OUTPUT_NAMES, Bundle, Tensor, feature_of, input_nam
 from artifacts.canary import ABSOLUTE, NARROW_ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
+from batch.machine import usable_cores
 from batch.profile import GPU_PROVIDER, Device, choose_device
 from batch.stages import stage
 
@@ -139,7 +139,7 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
     _require_tensors(bundle, "inputs", bundle.inputs, runtime.get_inputs())
     needed = [tensor for tensor in bundle.outputs if tensor.name in OUTPUT_NAMES[bundle.role]]
     _require_tensors(bundle, "outputs", needed, runtime.get_outputs())
-    workers = (threads or len(os.sched_getaffinity(0))) if chosen.name == "cpu" else 1
+    workers = (threads or usable_cores()) if chosen.name == "cpu" else 1
     session = Session(bundle, runtime, rows=rows, device=chosen, workers=workers)
     _replay_canary(session)
     return session

@@ -88,9 +88,12 @@ def _missing(name: str, versions: Mapping[str, str]) -> str:
 
 
 def _machine() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return [Finding("cores", f"{cores} of {os.cpu_count()} may be used"), Finding("memory", f"{memory:.1f} GB")]
+    from batch.machine import usable_cores, usable_memory
+
+    return [
+        Finding("cores", f"{usable_cores()} of {os.cpu_count()} may be used"),
+        Finding("memory", f"{usable_memory() / 1e9:.1f} GB may be used"),
+    ]
 
 
 def one_wheel(what: str, names: Sequence[str], versions: Mapping[str, str]) -> Finding:

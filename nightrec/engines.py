@@ -63,6 +63,9 @@ def _do_group(
     shards: Sequence[int],
     advance: Callable[[int], None],
 ) -> StepResult:
+    import pyarrow as pa
+
+    pa.set_cpu_count(threads)  # which decompress what is read, beside those that compute
     return open_(config, run, threads)(shards, advance)
 
 

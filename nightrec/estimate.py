@@ -245,6 +245,15 @@ def total(efforts: Sequence[Effort]) -> dict[str, Any]:
     }
 
 
+def relief(step: str) -> str:
+    """Say what lowers the memory that a step holds on one machine."""
+    if step in {"prepare", "check"}:
+        return "lower night.memory, past which DuckDB spills to disk"
+    if step == "index":
+        return 'take a smaller [index] type, such as "SQ8", or a machine with more for this step'
+    return "take fewer night.workers with more night.threads for each, or more machines"
+
+
 def kept_cost(efforts: Sequence[Effort], prices: Prices) -> float:
     """Price a month of the store, with the nights that are kept."""
     return efforts[-1].disk / 1e9 * prices.gb_month * prices.nights_kept

@@ -5,16 +5,15 @@ nightrec/rates.py assumes, which is printed with the result. It is meant to be r
 that nobody starts a night that cannot end.
 """
 
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from artifacts.errors import UsageError
-from nightrec.estimate import Effort, Means, Workload, estimate, kept_cost, lists_of, total
+from nightrec.estimate import Effort, Means, Workload, estimate, kept_cost, lists_of, relief, total
 from nightrec.night import ConfigPath, configured
 from nightrec.rates import Rates, read_rates
 from nightrec.terminal import answer, say, show
@@ -45,6 +44,9 @@ def plan(  # noqa: PLR0913 - the options of a command are its arguments
     ] = None,
     machines: Annotated[int, typer.Option("--machines", min=1, help="Machines of one kind, under one root.")] = 1,
     cores: Annotated[Counted, typer.Option("--cores", min=1, help="Cores of a machine; by default of this.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Of a machine, such as 64GB; by default of this.")
+    ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs over all machines, a worker for each.")] = 0,
     workers: Annotated[Counted, typer.Option("--workers", min=1, help="Instead of night.workers.")] = None,
     rates: Annotated[
@@ -53,26 +55,16 @@ def plan(  # noqa: PLR0913 - the options of a command are its arguments
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how many rows, how much memory and disk, how many minutes and what cost a night will take."""
-    from nightrec.values import bytes_of
+    from batch.machine import usable_cores, usable_memory
 
+    room = _said_memory(memory) if memory else usable_memory()
     read = configured(config, workers=workers)
     assumed, prices = read_rates(rates)
     sizes = sizes_of(read, _asked(users, items, events, assumed))
-    means = Means(
-        cores=cores or len(os.sched_getaffinity(0)),
-        workers=max(read.night.workers, gpus, machines),
-        memory=bytes_of(read.night.memory),
-        index_type=read.index.type,
-        candidates=read.retrieve.candidates,
-        top_n=read.score.top_n,
-        machines=machines,
-        gpus=gpus,
-        index_threads=read.night.faiss_threads,
-        lists=read.index.lists,
-        popularity=read.retrieve.popularity_weight > 0,
-    )
+    means = means_of(read, machines=machines, cores=cores or usable_cores(), gpus=gpus)
     efforts = estimate(sizes, means, assumed, prices)
     _show(read.surface.name, sizes, means, assumed, efforts)
+    over = _exceeding(efforts, room)
     say(f"A month of the store, {prices.nights_kept:g} nights kept: {kept_cost(efforts, prices):,.2f}.")
     kept = kept_lately(read.root) if read.night.keep_unchanged and not users else None
     if kept:
@@ -81,7 +73,7 @@ def plan(  # noqa: PLR0913 - the options of a command are its arguments
             "computes all of them."
         )
     if json:
-        document = {"sizes": asdict(sizes), "means": asdict(means), "steps": [asdict(e) for e in efforts]}
+        document = {"sizes": asdict(sizes), "means": asdict(means), "steps": [asdict(e) for e in efforts], **over}
         index = {"type": means.index_type, "lists": lists_of(sizes, means), "bytes": efforts[2].disk}
         said = {"index": index, "rates": asdict(assumed), "prices": asdict(prices), "store": kept_cost(efforts, prices)}
         answer({**document, **total(efforts), **said, "kept_lately": kept and asdict(kept)})
@@ -98,6 +90,49 @@ def _asked(users: int | None, items: int | None, events: int | None, rates: Rate
     if users is None or items is None:
         raise UsageError("--users and --items: give both, or neither, and the inputs are counted")
     return events or round(users * rates.events_a_user), users, items
+
+
+def means_of(config: "Config", *, machines: int, cores: int, gpus: int) -> Means:
+    """Say what a night of *config* may use on so many machines of so many cores, with so many GPUs over all of them."""
+    from nightrec.values import bytes_of
+
+    return Means(
+        cores=cores,
+        workers=max(config.night.workers, gpus, machines),
+        memory=bytes_of(config.night.memory),
+        index_type=config.index.type,
+        candidates=config.retrieve.candidates,
+        top_n=config.score.top_n,
+        machines=machines,
+        gpus=gpus,
+        index_threads=config.night.faiss_threads,
+        lists=config.index.lists,
+        popularity=config.retrieve.popularity_weight > 0,
+    )
+
+
+def _exceeding(efforts: "Sequence[Effort]", room: int) -> dict[str, Any]:
+    """Show people which steps hold more than the *room* of a machine, in bytes; gives what machines are told."""
+    over = [effort for effort in efforts[:-1] if effort.memory > room]
+    for effort in over:
+        say(f"{effort.step} holds {readable(effort.memory)}, a machine has {readable(room)}: {relief(effort.step)}.")
+    return {"machine_memory": room, "exceeding": [effort.step for effort in over]}
+
+
+def _said_memory(text: str) -> int:
+    """Read a size that was said on the command line.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from nightrec.values import Memory, bytes_of
+
+    try:
+        return bytes_of(TypeAdapter(Memory).validate_python(text))
+    except ValidationError as error:
+        raise UsageError(f"--memory: expected a size such as 4GB, found {text!r}") from error
 
 
 def _show(name: str, sizes: Workload, means: Means, rates: Rates, efforts: "Sequence[Effort]") -> None:

@@ -1,6 +1,5 @@
 """From the config to the few fields that each step of the night takes, and the call of the step itself."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -27,7 +26,9 @@ _NO_BUNDLES = "the night needs a table [bundles] with the keys item and user; ma
 
 def threads_of(config: Config, processes: int) -> int:
     """Threads of each of so many processes: those of the config, or an even share of the cores."""
-    return config.night.threads or max(1, len(os.sched_getaffinity(0)) // max(1, processes))
+    from batch.machine import usable_cores
+
+    return config.night.threads or max(1, usable_cores() // max(1, processes))
 
 
 def bundle_of(config: Config, role: Role) -> Bundle | None:

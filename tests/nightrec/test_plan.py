@@ -145,6 +145,8 @@ def test_a_night_that_does_not_exist_is_planned(surface: Path, capsys: pytest.Ca
         ("user = 5", [], "user"),
         ("users = 0", [], "users: expected a number above 0, found 0"),
         ('users = "many"', [], "users"),
+        ("", ["--memory", "a lot"], "--memory: expected a size such as 4GB, found 'a lot'"),
+        ("", ["--memory", "4"], "--memory: expected a size such as 4GB, found '4'"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
@@ -156,6 +158,20 @@ def test_what_cannot_be_planned_is_refused(
 
     assert execute(["plan", "--config", str(surface), "--rates", str(rates), *options]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_said_with_what_helps(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Vectors of 100 million items, of 4 numbers or more, are 1.6 GB: the index holds them twice, and itself."""
+    said = ["--users", "1000", "--items", "100000000", "--json"]
+    steps = {}
+    for memory in ("1TB", "4GB"):
+        assert execute(["plan", "--config", str(surface), *said, "--memory", memory]) == 0
+        out, err = capsys.readouterr()
+        steps[memory] = (json.loads(out)["exceeding"], err)
+
+    assert steps["1TB"][0] == []
+    assert "index" in steps["4GB"][0]
+    assert "a machine has 4.0 GB: take a smaller [index] type" in " ".join(steps["4GB"][1].split())
 
 
 def test_no_users_are_no_error() -> None:
