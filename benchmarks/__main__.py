@@ -68,8 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", choices=[*MODULES, []], help="by default all")
     asked = parser.parse_args()
+    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
     figures: dict[str, Any] = {}
     failed = []
+    OUTPUT.parent.mkdir(exist_ok=True)
     for name in asked.modules or MODULES:
         print(f"benchmarks.{name} ...", file=sys.stderr, flush=True)
         measured = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, check=False)
@@ -77,9 +79,7 @@ def main() -> None:
             failed.append(name)
         else:
             figures |= json.loads(measured.stdout)
-    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
-    OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps({**about, "figures": figures}, indent=2) + "\n")
+        OUTPUT.write_text(json.dumps({**about, "figures": figures}, indent=2) + "\n")  # what is measured is kept
     Console().print(table(figures))
     print(f"{about['machine']}; written to {OUTPUT}")
     if failed:
