@@ -93,7 +93,7 @@ audit: .venv/installed ## look up known vulnerabilities of all that is installed
 		|| { cat build/audit/said.txt; exit 1; }
 
 bench: .venv/installed ## every ratio beside its limit, what others use, and its goal, in 40 minutes; build/bench.json
-	rm -rf build/bench-*
+	rm -rf build/bench-*/
 	$(BIN)/python -m benchmarks
 
 quality: .venv/installed ## what models are worth on real data, in an hour; build/quality.json, docs/quality.md; SHORT=1 takes minutes
