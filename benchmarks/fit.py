@@ -59,7 +59,7 @@ def made() -> tuple[Sequences, dict[str, object]]:
 
 def plain(sequences: Sequences, vocabularies: dict[str, object]) -> None:
     """One epoch, as one writes it in torch by hand."""
-    batches = mind_batches(sequences, SPLIT.train, spec=SPEC, options=OPTIONS)
+    batches = mind_batches(sequences, SPLIT, spec=SPEC, options=OPTIONS)
     mind, sampler = Mind(CONFIG, SPEC, vocabularies), sampler_of(event_counts(sequences, SPLIT), OPTIONS.draws)
     catalogue = [torch.from_numpy(rows.copy()) for rows in item_features(sequences.catalogue, SPEC).values()]
     optimizer = torch.optim.Adam(mind.parameters(), OPTIONS.learning_rate, eps=1e-7, foreach=True)
@@ -89,7 +89,7 @@ def main() -> None:
     """Print the figure."""
     torch.set_num_threads(OPTIONS.threads)
     sequences, told = made()
-    examples = mind_batches(sequences, SPLIT.train, spec=SPEC, options=OPTIONS).examples
+    examples = mind_batches(sequences, SPLIT, spec=SPEC, options=OPTIONS).examples
     ratio = in_turn(
         lambda: fit_mind(sequences, **told, split=SPLIT, config=CONFIG, options=OPTIONS),
         lambda: plain(sequences, told["vocabularies"]),

@@ -27,8 +27,8 @@ with TemporaryDirectory() as scratch:
     told = read_sequences(inputs, catalogue=catalogue, until=LAST, zone="UTC", engine=engine, **known)
 
 split = split_by_time(train_until=UNTIL, validate_until=LAST, zone="UTC")
-train = mind_batches(told, split.train, spec=spec, options=options)
-valid = mind_batches(told, split.valid, spec=spec, options=options, training=False)
+train = mind_batches(told, split, spec=spec, options=options)
+valid = mind_batches(told, split, spec=spec, options=options, training=False)
 with reproducible(seed=1):
     mind = Mind(MindConfig(normalise=True, temperature=0.1, power=1.0), **known)
     model = mind_trainer(mind, told, split, options)

@@ -142,26 +142,82 @@ def next_events(
     return Examples(users[first], times[first], moments[first], chosen, weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Days:
+    """N days of users, each asked in its morning, and the M different items that they had on them.
+
+    Attributes:
+        users: Rows of the sequences' users, [N].
+        now_us: When the day begins, [N].
+        ends: Position after the user's last event before it, [N].
+        question: Whose each target is, ascending, [M].
+        items: Catalogue rows, ascending within a day, [M].
+        weights: Weight of each, [M], mean 1.
+    """
+
+    users: Ints
+    now_us: Ints
+    ends: Ints
+    question: Ints
+    items: Ints
+    weights: Floats
+
+    def ask(self, targets: int | None = None, *, seed: list[int] | None = None) -> Examples:
+        """Ask about the items of each day: all of them, or the first *targets*, or so many that *seed* draws."""
+        places = np.arange(len(self.items)) - np.searchsorted(self.question, self.question, side="left")
+        width = int(places.max(initial=-1)) + 1 if targets is None else targets
+        order = np.arange(len(self.items))
+        if seed is not None:
+            order = np.lexsort((np.random.default_rng(seed).random(len(self.items)), self.question))
+        kept = places < width
+        at = self.question[kept], places[kept]
+        chosen = np.zeros((len(self.users), width), dtype=np.int64)
+        weights = np.zeros(chosen.shape, dtype=np.float32)
+        chosen[at], weights[at] = self.items[order][kept], self.weights[order][kept]
+        return Examples(self.users, self.now_us, self.ends, chosen, weights)
+
+
+def days_of(sequences: Sequences, window: Window, *, zone: str, half_life_days: float = 0.0) -> Days:
+    """Find each user's days of the window on which they did something; what they did that day are the targets.
+
+    Users without any history before a day are not asked on it. An event of weight 0, or of an item that is not in the
+    catalogue, is no target; of several events of a day with one item the heaviest counts.
+
+    Args:
+        sequences: All users' events.
+        window: Whole days.
+        zone: Where days begin and end.
+        half_life_days: A day this much older than the window's end weighs half; 0 weighs all alike.
+    """
+    times, counts = sequences.times_us, sequences.weights
+    kept = (times >= window.start_us) & (times < window.end_us) & (sequences.items >= 0)
+    events = np.flatnonzero(kept if counts is None else kept & (counts > 0))
+    owners, midnights = users_of(sequences)[events], day_starts(times[events], zone)
+    day = np.searchsorted(midnights, times[events], side="right") - 1
+    heads = np.ones(len(events), dtype=bool)
+    heads[1:] = (owners[1:] != owners[:-1]) | (day[1:] != day[:-1])
+    users, now_us = owners[heads], midnights[day[heads]]
+    ends = ends_before(sequences, users, now_us)
+    told = ends > sequences.starts[users]
+    question = np.cumsum(heads) - 1
+    asked = told[question]
+    events, question = events[asked], (np.cumsum(told) - 1)[question[asked]]
+    pairs, inverse = np.unique(question * len(sequences.catalogue) + sequences.items[events], return_inverse=True)
+    question, items = np.divmod(pairs, len(sequences.catalogue))
+    weights = age_weights(now_us[told][question], window.end_us, half_life_days)
+    if counts is not None:
+        heaviest = np.zeros(len(pairs), dtype=np.float32)
+        np.maximum.at(heaviest, inverse, counts[events])
+        weights = of_mean_one(weights * heaviest)
+    return Days(users[told], now_us[told], ends[told], question, items, weights)
+
+
 def next_day(sequences: Sequences, window: Window, *, zone: str) -> Examples:
     """Ask each user before every day of the window on which they did something, as a night does; T is as needed.
 
     Targets are that day's different items of the catalogue. Users without any history before the day are left out.
     """
-    times = sequences.times_us
-    users = users_of(sequences)
-    events = np.flatnonzero((times >= window.start_us) & (times < window.end_us) & (sequences.items >= 0))
-    midnights = day_starts(times[events], zone)
-    mornings = midnights[np.searchsorted(midnights, times[events], side="right") - 1]
-    asked = np.unique(np.stack([users[events], mornings, sequences.items[events]], axis=1), axis=0)
-    questions, first, lengths = np.unique(asked[:, :2], axis=0, return_index=True, return_counts=True)
-    places = np.arange(len(asked)) - np.repeat(first, lengths)
-    chosen = np.zeros((len(questions), int(lengths.max(initial=0))), dtype=np.int64)
-    weights = np.zeros(chosen.shape, dtype=np.float32)
-    chosen[np.repeat(np.arange(len(questions)), lengths), places] = asked[:, 2]
-    weights[np.repeat(np.arange(len(questions)), lengths), places] = 1.0
-    ends = ends_before(sequences, questions[:, 0], questions[:, 1])
-    examples = Examples(questions[:, 0], questions[:, 1], ends, chosen, weights)
-    return examples.take(ends > sequences.starts[examples.users])
+    return days_of(sequences, window, zone=zone).ask()
 
 
 def make_stale(sequences: Sequences, examples: Examples, *, rate: float, seed: list[int]) -> Examples:

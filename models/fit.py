@@ -1,6 +1,7 @@
 """Fitting MIND and BST: training data in, a checkpoint out."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ from models.bst import Bst, BstConfig
 from models.candidates import POSITIVE, Night, Popularity, draw_negatives, popularity_of, ranker_inputs, retrieve
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
 from models.course import NO_COURSE, Course
-from models.examples import EventIndex, Split, Window, make_stale, next_events
+from models.examples import EventIndex, Examples, Split, Window, days_of, make_stale, next_events
 from models.loop import run_loop
 from models.mind import Mind, MindConfig
 from models.options import BST_OPTIONS, MIND_OPTIONS, FitOptions
@@ -40,6 +41,7 @@ __all__ = [  # the options are given from here too: who fits from Python needs o
     "forget_untrained",
     "kept_lists",
     "mind_batches",
+    "mind_examples",
     "mind_trainer",
 ]
 
@@ -79,8 +81,8 @@ def fit_mind(
     """
     popularity = _popularity(sequences, split, options.popularity_weight, popular_days)
     how: dict[str, Any] = {"spec": spec, "options": options, "popularity": popularity}
-    train = mind_batches(sequences, split.train, **how)
-    valid = mind_batches(sequences, split.valid, training=False, **how)
+    train = mind_batches(sequences, split, **how)
+    valid = mind_batches(sequences, split, training=False, **how)
     with reproducible(options.seed, threads=options.threads):
         mind = Mind(config, spec, vocabularies)
         _begin(mind, course, split, vocabularies)
@@ -203,7 +205,7 @@ def mind_trainer(
 
 def mind_batches(
     sequences: Sequences,
-    window: Window,
+    split: Split,
     *,
     spec: FeatureSpec,
     options: FitOptions,
@@ -211,13 +213,10 @@ def mind_batches(
     popularity: Popularity | None = None,
 ) -> Batches:
     """Batches for :class:`models.trainers.MindTrainer`; those of training differ from epoch to epoch."""
+    asked = mind_examples(sequences, split, options, training=training)
 
     def begin(epoch: int) -> Epoch:
-        shift = epoch % options.targets if training else 0
-        half_life = options.half_life_days if training else 0.0
-        examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
-        if training:
-            examples = make_stale(sequences, examples, rate=options.stale_rate, seed=[options.seed, epoch])
+        examples = asked(epoch)
 
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
             some = examples.take(rows)
@@ -230,6 +229,25 @@ def mind_batches(
         return Epoch(len(examples), assemble)
 
     return Batches(begin, batch=options.batch, seed=options.seed if training else None)
+
+
+def mind_examples(
+    sequences: Sequences, split: Split, options: FitOptions, *, training: bool
+) -> Callable[[int], Examples]:
+    """Say what each epoch asks, as ``options.asks`` has it; validation asks the same every time."""
+    window, half_life = (split.train, options.half_life_days) if training else (split.valid, 0.0)
+    if options.asks == "day":
+        days = days_of(sequences, window, zone=split.zone, half_life_days=half_life)
+        return lambda epoch: days.ask(options.targets, seed=[options.seed, epoch if training else 0])
+
+    def events(epoch: int) -> Examples:
+        shift = epoch % options.targets if training else 0
+        examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
+        if not training:
+            return examples
+        return make_stale(sequences, examples, rate=options.stale_rate, seed=[options.seed, epoch])
+
+    return events
 
 
 def bst_batches(

@@ -1,5 +1,6 @@
 """The losses: label-aware scores, full and sampled softmax over the catalogue, weighted binary cross entropy."""
 
+import math
 from typing import Literal
 
 import torch
@@ -22,6 +23,8 @@ def score_targets(
 
     ``own`` lets every item, target or not, choose its own mix of the interests, as serving does. ``label`` is the
     paper's (arXiv 1904.08030, section 4.4): the mix that a target chooses also scores that target's candidates.
+    ``own`` of an infinite power is what serving does, and takes its short way, a third of the time; where two interests
+    tie exactly they share the gradient, and the first would have it all.
 
     Args:
         interests: [users, K, d].
@@ -34,6 +37,8 @@ def score_targets(
     Returns:
         Scores of the targets [users, T]; and of the candidates, [users, 1, S] for ``own``, [users, T, S] for ``label``.
     """
+    if attention == "own" and math.isinf(power):
+        return serving_scores(interests, count, targets), serving_scores(interests, count, candidates)[:, None]
     active = interest_mask(count, interests.shape[1])[:, :, None]
     target_scores = interests @ targets.transpose(1, 2)
     weights = interest_weights(target_scores, active, power)

@@ -14,6 +14,7 @@ from models.examples import (
     EventIndex,
     Window,
     age_weights,
+    days_of,
     earlier_events,
     make_stale,
     next_day,
@@ -84,6 +85,40 @@ def test_a_night_asks_each_user_once_a_day_before_it_begins(make_sequences, list
             if items and earlier:
                 expected.append((user, morning, int(sequences.starts[user]) + earlier, items))
     assert asked(next_day(sequences, window, zone="UTC")) == expected
+
+
+@some
+@given(behaviours, st.integers(1, 3))
+def test_a_draw_asks_for_some_of_each_days_items(make_sequences, lists, targets):
+    """As many as fit, different ones, of that day; all of them if they fit; and a seed draws the same again."""
+    days = days_of(make_sequences(lists), Window(DAY, 4 * DAY), zone="UTC")
+    drawn, every = days.ask(targets, seed=[3, 1]), asked(days.ask())
+    assert asked(days.ask(targets, seed=[3, 1])) == asked(drawn)
+    assert len(drawn) == len(every)
+    for (*question, some_items), (*expected, items) in zip(asked(drawn), every, strict=True):
+        assert question == expected
+        assert len(set(some_items)) == len(some_items) == min(targets, len(items))
+        assert set(some_items) <= set(items)
+
+
+def test_every_item_of_a_day_is_drawn_as_often(make_sequences):
+    """Over many seeds each of five items is among the two that are asked for in two of five."""
+    days = days_of(
+        make_sequences([[(0, 0), *((DAY + item, item) for item in range(5))]]), Window(DAY, 2 * DAY), zone="UTC"
+    )
+    drawn = np.concatenate([days.ask(2, seed=[seed]).targets[0] for seed in range(2_000)])
+    np.testing.assert_allclose(np.bincount(drawn) / 2_000, np.full(5, 0.4), atol=0.05)
+
+
+def test_the_heaviest_event_of_an_item_weighs_for_its_day(make_sequences):
+    """Weights of events and of age come together to mean 1; what weighs nothing is no target."""
+    events = [(0, 0), (DAY, 1), (DAY + 1, 1), (DAY + 2, 2), (2 * DAY, 3), (2 * DAY, 4)]
+    weighed = replace(make_sequences([events]), weights=np.array([9, 3, 1, 0, 1, 1], np.float32))
+    aged = days_of(weighed, Window(0, 3 * DAY), zone="UTC", half_life_days=1.0)
+    assert asked(aged.ask()) == [(0, DAY, 1, [1]), (0, 2 * DAY, 4, [3, 4])]
+    np.testing.assert_allclose(aged.weights, 3 * np.array([3, 2, 2]) / 7, rtol=1e-6)  # 3, 1, 1; twice that a day later
+    light = days_of(replace(weighed, weights=np.zeros(6, np.float32)), Window(0, 3 * DAY), zone="UTC")
+    assert light.ask(2).targets.shape == (0, 2)
 
 
 def test_an_item_that_is_not_in_the_catalogue_is_no_target(make_sequences):

@@ -170,7 +170,7 @@ def test_fitting_stops_when_validation_gets_worse_and_keeps_the_best(sequences, 
     assert curve[checkpoint.about["best_epoch"] - 1] == min(curve)
     trainer = mind_trainer(build(checkpoint), sequences, split, options)
     trainer.compile(optimizer="adam")
-    valid = mind_batches(sequences, split.valid, spec=spec, options=options, training=False)
+    valid = mind_batches(sequences, split, spec=spec, options=options, training=False)
     assert trainer.evaluate(valid, return_dict=True, verbose=0)["loss"] == pytest.approx(min(curve), rel=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_keras_predicts_what_the_network_does(sequences, spec, fitted, split):
     mind = build(fitted)
     trainer = mind_trainer(mind, sequences, split, OPTIONS)
     trainer.compile(optimizer=keras.optimizers.Adam())
-    valid = mind_batches(sequences, split.valid, spec=spec, options=OPTIONS, training=False)
+    valid = mind_batches(sequences, split, spec=spec, options=OPTIONS, training=False)
     interests, count = trainer.predict(valid, verbose=0)
     with torch.no_grad():
         parts = [

@@ -68,6 +68,30 @@ def test_the_short_way_of_power_one_changes_nothing(seed, scale):
     )
 
 
+def test_the_short_way_of_infinite_power_changes_neither_values_nor_gradients(case):
+    """Scores and what is learnt from them are those of one-hot weights; an inactive interest has no part in either."""
+    _, count, items, targets = case
+
+    def learnt(score):
+        interests = case[0].clone().requires_grad_()
+        vectors = items.clone().requires_grad_()
+        positive, others = score(interests, vectors[targets], vectors)
+        full_softmax(positive, others, torch.tensor([[1.0, 0.5], [2.0, 0.0], [1.0, 1.0]])).backward()
+        return positive, others, interests.grad, vectors.grad
+
+    def one_hot(interests, wanted, vectors):
+        active = (torch.arange(INTERESTS) < count[:, None])[:, :, None]
+        scored = [interests @ side.mT for side in (wanted, vectors)]
+        positive, others = (
+            (interest_weights(scores, active, math.inf) * scores).sum(dim=1, keepdim=True) for scores in scored
+        )
+        return positive[:, 0], others
+
+    short = learnt(lambda *given: score_targets(given[0], count, *given[1:], attention="own", power=math.inf))
+    for one, other in zip(short, learnt(one_hot), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_serving_scores_never_come_from_an_inactive_interest(case):
     """Serving takes the best inner product over the active interests alone."""
     interests, count, items, _ = case

@@ -29,7 +29,7 @@ def asked(sequences, spec, vocabularies, split):
     moments = np.array([split.train.start_us, split.valid.end_us - 1])
     popularity = popularity_of(index, moments, len(sequences.catalogue), NIGHT)
     mind = Mind(MIND, spec, vocabularies).eval()
-    batches = mind_batches(sequences, split.valid, spec=spec, options=OPTIONS, training=False, popularity=popularity)
+    batches = mind_batches(sequences, split, spec=spec, options=OPTIONS, training=False, popularity=popularity)
     return mind, batches, mind_trainer(mind, sequences, split, OPTIONS, popularity)
 
 
@@ -142,5 +142,5 @@ def test_a_fit_follows_its_weight_and_days(sequences, spec, vocabularies, split)
     assert same(plain, fitted(0.0, 5))
     assert not same(first, plain)
     assert not same(first, fitted(1.5, 5))
-    batches = mind_batches(sequences, split.valid, spec=spec, options=OPTIONS, training=False)
+    batches = mind_batches(sequences, split, spec=spec, options=OPTIONS, training=False)
     assert tuple(batches[0][0]) == input_names(Role.USER, spec)
