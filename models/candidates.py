@@ -122,9 +122,8 @@ def popularity_of(index: EventIndex, now_us: Ints, items: int, night: Night) -> 
     days = index.days(now_us)
     first, end = (int(days.min()), int(days.max()) + 1) if len(days) else (0, 0)
     logs = np.empty((end - first, items), dtype=np.float32)
-    for row in range(len(logs)):
-        events = index.popularity_on(np.array([first + row]), np.arange(items)[None], night.popular_days)
-        logs[row] = np.log1p(events[0])
+    for row, events in enumerate(index.popularity_by_day(first, end, items, night.popular_days)):
+        logs[row] = np.log1p(events)
     logs *= np.float32(night.popularity_weight)  # where it lies: of a large shop these are gigabytes
     return Popularity(torch.from_numpy(logs), first, index)
 

@@ -306,6 +306,20 @@ class EventIndex:
         low = np.searchsorted(self._by_day, items * stride + np.maximum(days - length, 0)[:, None])
         return high - low
 
+    def popularity_by_day(self, first: int, end: int, items: int, length: int) -> Iterator[Ints]:
+        """Give what :meth:`popularity_on` counts of all *items*, for each day from *first* to before *end*, [items]."""
+        rows, days = np.divmod(self._by_day, len(self._midnights) + 1)
+        rows = rows[np.argsort(days, kind="stable")].astype(np.int32)
+        before = np.cumsum(np.bincount(days + 1, minlength=end + 1))  # events on the days before each
+
+        def counted(start: int, stop: int) -> Ints:
+            return np.bincount(rows[before[max(start, 0)] : before[max(stop, 0)]], minlength=items)
+
+        counts = counted(first - length, first)
+        for day in range(first, end):
+            yield counts
+            counts = counts + counted(day, day + 1) - counted(day - length, day - length + 1)
+
     def popularity(self, now_us: Ints, items: Ints, days: int) -> Ints:
         """Count everybody's events with an item in the *days* whole days before the day of *now_us*.
 

@@ -1,6 +1,5 @@
 """The learned systems of quality, on a shop small enough to count by hand."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,29 +9,11 @@ import torch
 from benchmarks.quality import learned, protocol, ranking, rechub, steady
 from benchmarks.quality.two_tower import TwoTower
 from models.candidates import NEGATIVE, POSITIVE
-from models.examples import EventIndex
 from models.fit import FitOptions
-from models.losses import score_targets
 from models.mind import Mind, MindConfig
 
 CONFIG = MindConfig(width=8, hidden=(8,), normalise=True, power=1.0)
 SETTING = learned.Setting(CONFIG, FitOptions(epochs=2, targets=2, batch=2), popular_weight=1.0)
-
-
-def test_recent_popularity_is_that_of_the_night(part: protocol.Part) -> None:
-    known = learned.recent(part.sequences, zone=part.zone, days=7)
-    index = EventIndex(part.sequences, zone=part.zone, until_us=int(np.iinfo(np.int64).max))
-    now = np.concatenate([part.questions.now_us, part.sequences.times_us])
-    expected = index.popularity(now, np.tile(np.arange(6), (len(now), 1)), 7)
-    assert np.expm1(known.logs[known.day_of(now)].numpy()).round().astype(int).tolist() == expected.tolist()
-
-
-def test_a_days_targets_are_some_of_its_items_and_others_every_epoch(part: protocol.Part) -> None:
-    batches = learned.batches(part, part.spec, SETTING, replace(SETTING.options, targets=1, batch=99), None)
-    inputs, targets, weights = batches[0]
-    # Before the cut, on the 11th, one user had a second day: the item 12 after 10 and 11, rows 2 and 3 of the words.
-    assert targets[weights > 0].tolist() == [2]
-    assert sorted(inputs["history_item_id"][0, :3].tolist()) == [0, 2, 3]
 
 
 @pytest.mark.parametrize("system", learned.NETWORKS)
@@ -51,21 +32,15 @@ def test_popularity_that_is_only_asked_is_added_to_the_score(part: protocol.Part
     assert more - plain == pytest.approx(expected, abs=1e-5)
 
 
-def test_training_starts_from_popularity(part: protocol.Part) -> None:
-    """A network that says nothing leaves the loss of popularity itself."""
-    config = replace(CONFIG, normalise=False, unknown_rate=0.0)
-    network = Mind(config, part.spec, part.vocabularies)
-    with torch.no_grad():
-        for table in network.item_tables:
-            table.weight.zero_()
-    known = learned.recent(part.sequences, zone=part.zone, days=7)
-    base = learned.mind_trainer(network, part.sequences, part.split, SETTING.options)
-    trainer = learned.Trainer(base, known.logs)
-    inputs, targets, weights = learned.batches(part, part.spec, SETTING, SETTING.options, known)[0]
-    told = {name: torch.from_numpy(values) for name, values in inputs.items()}
-    loss = trainer.compute_loss(told, torch.from_numpy(targets), trainer(told), torch.from_numpy(weights)).item()
-    events = np.expm1(known.logs[inputs["day"]].numpy())[0]
-    assert loss == pytest.approx(-np.log((1 + events[2]) / (1 + events).sum()), rel=1e-5)
+def test_training_starts_from_popularity(part: protocol.Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer is given what recent popularity adds unless it is only asked."""
+    given = []
+    whole = learned.mind_trainer
+    monkeypatch.setattr(learned, "mind_trainer", lambda *rest: given.append(rest[-1]) or whole(*rest))
+    for where in ("training", "asked"):
+        learned.fit(part, "mind", replace(SETTING, popular_from=where), seed=7)
+    assert given[0].by_day.sum() > 0
+    assert given[1] is None
 
 
 def test_two_towers_do_not_see_padding_or_order(part: protocol.Part) -> None:
@@ -91,16 +66,6 @@ def test_another_projects_model_is_told_what_the_user_had(part: protocol.Part) -
     told = rechub._told(part, part.questions)
     assert told["history"][:, :4].tolist() == [[3, 2, 1, 0], [2, 1, 0, 0]]  # newest first, catalogue rows from 1
     assert told["profile"].tolist() == [0, 0]
-
-
-def test_the_best_interest_alone_is_the_power_of_infinity() -> None:
-    torch.manual_seed(1)
-    interests, targets, candidates = torch.randn(5, 4, 8), torch.randn(5, 2, 8), torch.randn(6, 8)
-    count = torch.tensor([1, 2, 3, 4, 4])
-    config = replace(CONFIG, power=math.inf)
-    ours = learned.compared(config, interests, count, targets, candidates)
-    theirs = score_targets(interests, count, targets, candidates, attention="own", power=math.inf)
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_a_list_is_labelled_by_what_was_had_on_the_day(part: protocol.Part) -> None:

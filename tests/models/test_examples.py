@@ -150,6 +150,9 @@ def test_the_index_counts_what_a_slow_loop_counts(make_sequences, lists):
             assert later[row, item] == any(other == item and now <= time < 5 * DAY for time, other in lists[user])
             counted = sum(other == item and today - 2 * DAY <= time < today for time, other in everything)
             assert popular[row, item] == counted
+    days = index.days(np.array([0, 5 * DAY]))
+    for day, counts in enumerate(index.popularity_by_day(*days, 6, 2), start=days[0]):
+        np.testing.assert_array_equal(counts, index.popularity_on(np.array([day]), np.arange(6)[None], 2)[0])
 
 
 @some
