@@ -129,6 +129,11 @@ def _asked(config: "Config", name: str) -> dict[str, str]:
         from models.layout import CheckpointLayout
 
         starts = [_start(train, one) for one in ((_MIND, _RETRIEVAL, _BST) if ranks else (name,))]
+        if not Path(train.warm_start).is_dir():
+            raise UsageError(
+                f"[train] warm_start: expected the folder of an earlier fit, found none at {train.warm_start}; "
+                "put it back, or move away what was fitted from it and take the key out"
+            )
         models = [CheckpointLayout(start).model for start in starts if start]
         asked["[train] warm_start"] = document_digest([file_digest(model) for model in models if model.exists()])
     if train.mind.get("popularity_weight") and not ranks:

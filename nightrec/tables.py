@@ -25,6 +25,7 @@ from nightrec.values import (
     Share,
     Text,
     TimeUnit,
+    Weight,
     Zone,
 )
 
@@ -230,10 +231,14 @@ class HistoryRules(Table):
 class Index(Table):
     """``[index]``: how items are found."""
 
-    type: Literal["Flat", "SQ8", "PQ"] = "Flat"
-    """How vectors are kept: whole, in bytes, or as product codes."""
+    type: Literal["Flat", "SQ8", "PQ", "auto"] = "Flat"
+    """How vectors are kept: whole, in bytes, or as product codes; ``auto`` builds each that fits ``index.memory``, and
+    takes the one that meets the recall with the least work a query."""
     lists: Count = 0
-    """Lists of the IVF; 0 chooses by the number of items."""
+    """Lists of the IVF; 0 chooses by the number of items, and with ``index.type = "auto"`` among three numbers."""
+    memory: Memory = "0B"
+    """The most that the index may take, beside the items' vectors; what would take more is refused, or with
+    ``index.type = "auto"`` not tried. 0B is no limit."""
     recall_target: Annotated[Share, Field(gt=0)] = 0.95
     """The recall that nprobe is chosen for, against exact search on tonight's users."""
     recall_k: Few = 100
@@ -255,7 +260,7 @@ class Retrieve(Table):
     """Drop what the user has ever had, has had in the last ``exclude_days`` days, or nothing."""
     exclude_days: Days = 30
     """The days of ``exclude_seen = "days"``."""
-    popularity_weight: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    popularity_weight: Weight = 0.0
     """How much log(1 + an item's events of the last ``history.popular_days`` days) adds to its inner product with an
     interest; 0 leaves it to the ranker. BST learns from such candidates: fit it anew when this changes."""
 

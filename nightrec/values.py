@@ -63,6 +63,12 @@ def _feature(name: str) -> str:
     return name
 
 
+def _weight(weight: float) -> float:
+    if 0 < weight < LEAST_WEIGHT:
+        raise ValueError(f"0, or a number of at least {LEAST_WEIGHT:f}")
+    return weight
+
+
 Count = Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -76,6 +82,8 @@ Memory = Annotated[
     str, Strict(), Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?)?B$"), Words("size, such as '4GB' or '512MiB'")
 ]
 Day = Annotated[date, BeforeValidator(_day), Strict(), Words("day as YYYY-MM-DD")]
+LEAST_WEIGHT = 1e-6  # a weight that is divided by; what is less moves no list
+Weight = Annotated[Number, Field(ge=0, le=1000), AfterValidator(_weight)]
 TimeUnit = Literal["s", "ms", "us"]
 CrossFeature = Literal["retrieval_score", "times_had", "days_since", "popularity"]
 Positive = Annotated[int, Strict(), Field(ge=1, le=2**31 - 1)]

@@ -107,6 +107,11 @@ def test_a_config_does_not_change(tmp_path: Path) -> None:
         ),
         ("[train]", "[index]\nrecall_target = 2\n[train]", "recall_target: expected a number of at most 1, found 2"),
         ("[train]", "[index]\nrecall_target = '1'\n[train]", "recall_target: expected a number, found the text '1'"),
+        (
+            "[train]",
+            "[retrieve]\npopularity_weight = 1e-38\n[train]",
+            "popularity_weight: expected 0, or a number of at least 0.000001, found 1e-38",
+        ),
         ("[train]", "[retrieve]\noverfetch = inf\n[train]", "overfetch: expected a finite number, found inf"),
         (
             'root = "store"',

@@ -148,6 +148,9 @@ def test_a_warm_start_takes_the_checkpoints_of_an_earlier_folder(
     assert "next/mind: was fitted from other [train] warm_start; move it away" in capsys.readouterr().err
     training.write_text(warm.replace('warm_start = "models"', 'warm_start = "elsewhere"').replace('"next"', '"third"'))
     assert execute(["fit", "mind", "--config", str(training)]) == 2
+    assert "[train] warm_start: expected the folder of an earlier fit, found none at" in capsys.readouterr().err
+    (training.parent / "elsewhere").mkdir()
+    assert execute(["fit", "mind", "--config", str(training)]) == 2
     assert "elsewhere/mind: expected a checkpoint, found no model.json" in capsys.readouterr().err
     training.write_text(warm.replace("interests = 2", "interests = 3").replace('"next"', '"third"'))
     assert execute(["fit", "mind", "--config", str(training)]) == 2
