@@ -17,6 +17,7 @@ from features.types import widened
 
 TIME_UNIT = "time_unit"  # among a source's columns: not a column but the unit of an integer time
 BATCH_ROWS = 65_536
+_BUFFER = 1 << 20  # bytes of a column that are read at once, however large a row group is
 _IDS = ("user_id", "item_id", "id")
 
 
@@ -161,7 +162,9 @@ def opening_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         if not path.stat().st_size:
             raise InputError(f"{path}: expected a Parquet file, found zero bytes; was its writer killed?")
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Unless it is told otherwise, pyarrow holds what it has read of a file until the file is closed.
+        options = {"pre_buffer": False, "buffer_size": _BUFFER, "page_checksum_verification": True}
+        with pq.ParquetFile(path, **options) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: expected a whole Parquet file, but it cannot be read ({error})") from error

@@ -1,3 +1,5 @@
+"""Memory of a process of its own: it does not grow with events or users."""
+
 import subprocess
 import sys
 
@@ -62,3 +64,28 @@ def test_memory_is_bounded_however_many_users(tmp_path, write_parquet):
     many = peak(tmp_path / "many", 400_000, write_parquet)
 
     assert many - few < 300 * 2**20
+
+
+# Prints the peak of a process that reads a file's times, in bytes.
+PLAIN_READER = """
+import sys
+from batch.memory import peak_memory
+from features.inputs import Source, read_batches
+
+rows = sum(batch.num_rows for _, batch in read_batches(Source(sys.argv[1], {"time": "time"}), ["time"]))
+print(peak_memory(), rows)
+"""
+
+
+def test_nothing_that_was_read_of_a_file_is_held(tmp_path, write_parquet):
+    """Ten times the row groups, 45 MB more on disk, are read in the same memory."""
+    used = []
+    for rows in (600_000, 6_000_000):
+        times = np.random.default_rng(2).integers(0, 2**62, rows)
+        write_parquet(tmp_path / "times.parquet", pa.table({"time": times}), row_group_size=100_000)
+        command = [sys.executable, "-c", PLAIN_READER, str(tmp_path / "times.parquet")]
+        peak_bytes, read = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        assert read == rows
+        used.append(peak_bytes)
+
+    assert used[1] - used[0] < 22 * 2**20
