@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batch.retrieve import Index, inner_products, search
+from batch.retrieve import Index, inner_products_of, search
 from features.encode import NO_ITEM
 
 QUERIES_AT_ONCE = 256
@@ -82,13 +82,13 @@ def measure_recall(index: Index, sample: Sample, *, nprobe: int) -> Recall:
 
 def _exact_scores(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Inner products [queries, k] of each query and its own items, in the one fixed order."""
-    return inner_products(queries[:, None, :], items[np.where(rows == NO_ITEM, 0, rows)])
+    return inner_products_of(queries, np.broadcast_to(np.arange(len(rows))[:, None], rows.shape), items, rows)
 
 
 def _kth_best(items: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Search exactly, a range of items at a time; gives the k-th greatest inner product of each query.
 
-    BLAS says which items are the best, and these are computed again in the fixed order of ``inner_products``, so
+    BLAS says which items are the best, and these are computed again in the fixed order of ``inner_products_of``, so
     that an item that a search found compares as equal with itself.
     """
     best_rows = np.empty((len(queries), 0), dtype=np.int64)

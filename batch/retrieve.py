@@ -16,7 +16,6 @@ GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches o
 WIDENINGS = 4  # how often the search for a short list is doubled
 
 _NEVER = 1 << 30
-_AT_ONCE = 1024  # pairs of vectors; with more, the two copies leave the cache
 _MISSING, _LOW, _WORD = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF), np.uint64(32)
 
 
@@ -34,6 +33,7 @@ class Index:
         most: The most neighbours and lists of one search.
         append: float32 [width - d], what an interest is searched with behind its own numbers; none where recent
             popularity does not count.
+        refine: How many times as many neighbours are found, to be scored again by *vectors*; 1 takes FAISS's scores.
     """
 
     ivf: Any
@@ -43,6 +43,7 @@ class Index:
     threads: int
     most: int = _NEVER
     append: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    refine: int = 1
 
     def queries(self, interests: np.ndarray) -> np.ndarray:
         """Give what the index is searched with for *interests*, float32 [n, d]: float32 [n, width], contiguous."""
@@ -83,13 +84,19 @@ class Candidates:
         rows: int64 [users, C], index rows; ``NO_ITEM`` where there are fewer.
         scores: float32 [users, C], inner products; ``-inf`` where there is no item.
         interests: uint8 [users, C], number of the interest that found the item; 0 where there is none.
-        dropped: int64 [users], how many of the items that were found the user has had.
+        dropped: int64 [users], how many items stood before the last of these, or before a missing one, that the user
+            has had.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     interests: np.ndarray
     dropped: np.ndarray
+
+    def put(self, users: np.ndarray, others: "Candidates") -> None:
+        """Replace the candidates of the users for whom *users*, bool [users], is true by those of *others*."""
+        for name in self.__slots__:
+            getattr(self, name)[users] = getattr(others, name)
 
 
 def seen_lists(seen: pa.RecordBatch, index_rows: np.ndarray, *, within: int | None) -> Lists:
@@ -131,26 +138,66 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
     """
     if len(queries) == 0:
         return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
-    faiss.omp_set_num_threads(index.threads)  # OpenMP keeps this for each calling thread
-    faiss.cvar.distance_compute_blas_threshold = _NEVER
+    _without_blas(index.threads)
     parameters = faiss.SearchParametersIVF()
     parameters.nprobe = nprobe
     with stage("search"):
-        scores, rows = index.ivf.search(queries, k, params=parameters)
-    return rows, scores
+        if index.refine == 1:
+            scores, rows = index.ivf.search(queries, k, params=parameters)
+            return rows, scores
+        wider = min(index.refine * k, index.most, max(len(index.items), k))
+        return _refined(index, queries, index.ivf.search(queries, wider, params=parameters)[1], k)
+
+
+def nearest_lists(index: Index, queries: np.ndarray, nprobe: int) -> np.ndarray:
+    """Give the lists that :func:`search` looks into for each query, int64 [queries, nprobe], nearest first."""
+    _without_blas(index.threads)
+    return np.asarray(index.ivf.quantizer.search(queries, nprobe)[1])
+
+
+def _without_blas(threads: int) -> None:
+    faiss.omp_set_num_threads(threads)  # OpenMP keeps this for each calling thread
+    faiss.cvar.distance_compute_blas_threshold = _NEVER
+
+
+def _refined(index: Index, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the *k* best of *rows*, int64 [queries, more], by the items' own vectors, ties by row, as `search` does."""
+    scores = inner_products_of(queries, np.broadcast_to(np.arange(len(rows))[:, None], rows.shape), index.vectors, rows)
+    keys = np.where(rows == NO_ITEM, _MISSING, _descending(scores) << _WORD | rows.view(np.uint64))
+    best = _candidates(_first(keys, k), np.uint64(0), np.zeros(len(rows), np.int64))
+    return best.rows, np.maximum(best.scores, np.finfo(np.float32).min)  # as FAISS says where there is none
 
 
 def inner_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compute inner products over the last axis, each by a call of BLAS of its own: a row's bits depend on it alone.
-
-    ``np.einsum`` and products of matrices choose the order of their sums by the shape of the whole.
+    """Compute inner products over the last axis, as :func:`inner_products_of` does; the other axes are broadcast.
 
     Args:
         left: float32 [..., d].
         right: float32 [..., d].
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-        return np.asarray(np.vecdot(np.ascontiguousarray(left), np.ascontiguousarray(right)))
+    shape = np.broadcast_shapes(left.shape, right.shape)
+    left, right = (np.broadcast_to(side, shape).reshape(-1, shape[-1]) for side in (left, right))
+    rows = np.arange(len(left))
+    return inner_products_of(left, rows, right, rows).reshape(shape[:-1])
+
+
+def inner_products_of(left: np.ndarray, left_rows: np.ndarray, right: np.ndarray, right_rows: np.ndarray) -> np.ndarray:
+    """Compute the inner products of ``left[left_rows]`` and ``right[right_rows]``, none of which is copied for it.
+
+    Each is a sum of its own, in the order that FAISS has for the width: its bits depend on its two rows alone.
+    ``np.einsum`` and products of matrices choose the order by the shape of the whole.
+
+    Args:
+        left: float32 [n, d].
+        left_rows: int64 [...]; not looked at where *right_rows* is ``NO_ITEM``.
+        right: float32 [m, d].
+        right_rows: int64, of the same shape; of ``NO_ITEM`` the product is ``-inf``.
+    """
+    sides = [np.ascontiguousarray(side) for side in (left, left_rows, right, right_rows)]
+    products = np.empty(left_rows.shape, np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (*sides, products)]
+    faiss.pairwise_indexed_inner_product(left.shape[1], products.size, *pointers)  # type: ignore[attr-defined]
+    return products
 
 
 def most_of(device: str) -> int:
@@ -183,45 +230,66 @@ def require_packable(items: int, interests: int) -> None:
 
 
 def merge_interests(rows: np.ndarray, scores: np.ndarray, seen: Lists, *, limit: int) -> Candidates:
-    """Merge what the interests of each user found; what the user has had is left out.
+    """Join what the interests of each user found: an item once, with its best score; nothing that was seen.
 
-    An item that several interests found counts once, with its best score and the interest that found it so (the
-    first of those that tie).
+    Ties go to the interest with the lower number, and between items to the lower row.
 
     Args:
-        rows: int64 [users, K, k], index rows; ``NO_ITEM`` (FAISS too says -1) where there was none.
-        scores: float32 [users, K, k].
-        seen: What each user has had.
+        rows: int64 [interests, users, n], index rows; ``NO_ITEM`` where an interest found fewer.
+        scores: float32 [interests, users, n], descending in each row.
+        seen: What each user must not get.
         limit: C, how many to keep for a user at the most.
     """
-    users, interests, _ = rows.shape
+    interests, _, found = rows.shape
     bits = _bits_of(interests)
-    keys = rows.view(np.uint64) << (_WORD + bits)  # of NO_ITEM all bits: last when sorted
+    marked = rows << bits.astype(np.int64)  # of NO_ITEM negative, whatever the interest
+    marked |= np.arange(interests)[:, None, None]
+    if interests == 1 or found <= limit:
+        return _merge(_of_users(marked), _of_users(scores), seen, bits, limit)
+    first_scores, first = faiss.merge_knn_results(scores, marked, keep_max=True)
+    merged = _merge(first, first_scores, seen, bits, limit)
+    left_out = (first[:, -1] >= 0) & ~(merged.scores[:, -1] > first_scores[:, -1])  # perhaps, of what was found
+    if left_out.any():
+        every, of_every = _of_users(marked[:, left_out]), _of_users(scores[:, left_out])
+        merged.put(left_out, _merge(every, of_every, seen.of(left_out), bits, limit))
+    return merged
+
+
+def _of_users(array: np.ndarray) -> np.ndarray:
+    """Lay what the interests of a user found beside each other: [interests, users, n] to [users, interests * n]."""
+    return np.ascontiguousarray(array.swapaxes(0, 1)).reshape(array.shape[1], -1)
+
+
+def _merge(marked: np.ndarray, scores: np.ndarray, seen: Lists, bits: np.uint64, limit: int) -> Candidates:
+    """Keep the best of each user, of index rows with the interest in their last *bits*, int64 [users, n], any order."""
+    found = marked.view(np.uint64)
+    keys = (found >> bits) << (_WORD + bits)  # of NO_ITEM all bits: last when sorted
     keys |= _descending(scores) << bits
-    keys |= np.arange(interests, dtype=np.uint64)[:, None]
-    keys = keys.reshape(users, -1)
+    keys |= found & _mask(bits)
     keys.sort(axis=1)  # by item, the best score first
     items = keys >> (_WORD + bits)
     wanted = items != _MISSING >> (_WORD + bits)
     wanted[:, 1:] &= items[:, 1:] != items[:, :-1]
-    dropped = _drop(items, wanted, seen)
     keys = np.where(wanted, (keys >> bits) << _WORD | items << bits | keys & _mask(bits), _MISSING)
-    return _best(keys, bits, limit, dropped)
+    had = _places_of(items, seen)
+    had_keys = keys.ravel()[had]
+    keys.ravel()[had] = _MISSING
+    keys = _first(keys, limit)
+    owners = had // items.shape[1]
+    dropped = np.bincount(owners[had_keys < keys[owners, -1]], minlength=len(keys))
+    return _candidates(keys, bits, dropped)
 
 
-def _drop(items: np.ndarray, wanted: np.ndarray, seen: Lists) -> np.ndarray:
-    """Make what is *seen* no longer *wanted*, at its first place in *items*, uint64 [users, n], which ascend.
+def _places_of(items: np.ndarray, seen: Lists) -> np.ndarray:
+    """Find what is *seen* at its first place in the flat *items*, uint64 [users, n], which ascend for each user.
 
-    Gives int64 [users], of how many items that was. Each thing seen is looked up among those found: of a user these
-    are many more, and both ascend.
+    Each thing seen is looked up among those found: of a user these are many more, and both ascend.
     """
     owners = np.arange(len(items), dtype=np.uint64)
     keys = (owners[:, None] << _WORD | items).ravel()
     asked = np.repeat(owners, seen.counts) << _WORD | seen.rows.view(np.uint64)
     places = np.searchsorted(keys, asked)
-    places = places[keys[np.minimum(places, len(keys) - 1)] == asked]
-    wanted.ravel()[places] = False
-    return np.bincount(places // items.shape[1], minlength=len(items))
+    return np.asarray(places[keys[np.minimum(places, len(keys) - 1)] == asked])
 
 
 def retrieve(
@@ -256,8 +324,7 @@ def retrieve(
         again, least[narrow] = _search_and_merge(
             index, part, counts[narrow], seen.of(narrow), limit=limit, k=k, nprobe=nprobe
         )
-        for name in Candidates.__slots__:
-            getattr(found, name)[narrow] = getattr(again, name)
+        found.put(narrow, again)
     return _score_again(index, vectors, counts, found)
 
 
@@ -265,40 +332,43 @@ def _search_and_merge(
     index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, k: int, nprobe: int
 ) -> tuple[Candidates, np.ndarray]:
     """Give candidates, and for each user the score that no item exceeds which the search did not show, float32."""
-    active = np.arange(counts.max(initial=1)) < counts[:, None]
-    rows = np.full((*active.shape, k), NO_ITEM)
-    scores = np.full(rows.shape, np.finfo(np.float32).min)  # as FAISS says where the lists had fewer
-    rows[active], scores[active] = search(index, vectors, k=k, nprobe=nprobe)
-    return merge_interests(rows, scores, seen, limit=limit), scores[:, :, -1].max(axis=1)
+    interests = np.arange(counts.max(initial=1))[:, None]
+    active, starts = interests < counts, np.cumsum(counts) - counts
+    found, scores = search(index, vectors.take((starts + interests)[active], axis=0), k=k, nprobe=nprobe)
+    if active.all():
+        rows = found.reshape(*active.shape, k)
+        scores = scores.reshape(rows.shape)
+    else:
+        rows = np.full((*active.shape, k), NO_ITEM)
+        rows[active] = found
+        padded = np.full(rows.shape, np.finfo(np.float32).min)  # as FAISS says where the lists had fewer
+        padded[active] = scores
+        scores = padded
+    return merge_interests(rows, scores, seen, limit=limit), scores[:, :, -1].max(axis=0)
 
 
 def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: Candidates) -> Candidates:
     """Compute the scores from the vectors themselves: FAISS's depend on what it stores and on its own sums."""
-    there = found.rows != NO_ITEM
     starts = np.cumsum(counts) - counts
-    asked = (starts[:, None] + found.interests)[there]
-    scores = _scores_of(vectors, asked, index.vectors, found.rows[there])
+    scores = inner_products_of(vectors, starts[:, None] + found.interests, index.vectors, found.rows)
     bits = _bits_of(int(counts.max(initial=1)))
-    keys = np.full(found.rows.shape, _MISSING)
-    rows, interests = found.rows[there].astype(np.uint64), found.interests[there].astype(np.uint64)
-    keys[there] = _descending(scores) << _WORD | rows << bits | interests
-    return _best(keys, bits, found.rows.shape[1], found.dropped)
+    keys = _descending(scores) << _WORD | found.rows.view(np.uint64) << bits | found.interests
+    keys = np.where(found.rows == NO_ITEM, _MISSING, keys)
+    keys.sort(axis=1)
+    return _candidates(keys, bits, found.dropped)
 
 
-def _scores_of(vectors: np.ndarray, asked: np.ndarray, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Compute the inner products of ``vectors[asked]`` and ``items[rows]``, so many at once as a cache holds."""
-    parts = [slice(start, start + _AT_ONCE) for start in range(0, len(rows), _AT_ONCE)]
-    some = [inner_products(vectors.take(asked[part], axis=0), items.take(rows[part], axis=0)) for part in parts]
-    return np.concatenate([np.empty(0, np.float32), *some])
-
-
-def _best(keys: np.ndarray, bits: np.uint64, limit: int, dropped: np.ndarray) -> Candidates:
-    """Read the first *limit* keys of score, item and interest of each row, in order."""
-    if limit < keys.shape[1]:
+def _first(keys: np.ndarray, limit: int) -> np.ndarray:
+    """Give the *limit* least keys of each row in order, ``_MISSING`` where there are fewer: uint64 [rows, limit]."""
+    if keys.shape[1] > 2 * limit:
         keys = np.partition(keys, limit, axis=1)[:, :limit]
     keys.sort(axis=1)
-    if (lacking := limit - keys.shape[1]) > 0:
-        keys = np.pad(keys, ((0, 0), (0, lacking)), constant_values=_MISSING)
+    lacking = max(limit - keys.shape[1], 0)
+    return np.pad(keys, ((0, 0), (0, lacking)), constant_values=_MISSING) if lacking else keys[:, :limit]
+
+
+def _candidates(keys: np.ndarray, bits: np.uint64, dropped: np.ndarray) -> Candidates:
+    """Read keys of score, item and interest, uint64 [users, C], in order."""
     missing = keys == _MISSING
     rows = np.where(missing, NO_ITEM, ((keys & _LOW) >> bits).astype(np.int64))
     scores = np.where(missing, np.float32(-np.inf), _ascending(keys >> _WORD))

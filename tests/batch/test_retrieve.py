@@ -12,7 +12,6 @@ from batch.retrieve import (
     Candidates,
     Index,
     Lists,
-    inner_products,
     merge_interests,
     most_of,
     require_packable,
@@ -41,6 +40,13 @@ def merge_slowly(rows: np.ndarray, scores: np.ndarray, seen: list[int], limit: i
     return [(item, score, interest) for item, (score, interest) in ordered[:limit]]
 
 
+def merged(rows: np.ndarray, scores: np.ndarray, seen: list[list[int]], limit: int) -> Candidates:
+    """Merge rows and scores [users, interests, n], put into the order in which FAISS gives them."""
+    order = np.lexsort((-scores, rows == NO_ITEM))
+    ordered = (np.take_along_axis(array, order, axis=2).swapaxes(0, 1) for array in (rows, scores))
+    return merge_interests(*(np.ascontiguousarray(array) for array in ordered), lists_of(seen), limit=limit)
+
+
 def listed(found: Candidates, user: int) -> list[tuple[int, float, int]]:
     there = found.rows[user] != NO_ITEM
     assert np.isneginf(found.scores[user][~there]).all()
@@ -51,30 +57,44 @@ def listed(found: Candidates, user: int) -> list[tuple[int, float, int]]:
 @LAW
 @given(
     data=st.data(),
-    shape=npst.array_shapes(min_dims=3, max_dims=3, max_side=5),
-    limit=st.integers(1, 20),
+    shape=npst.array_shapes(min_dims=3, max_dims=3, max_side=7),
+    limit=st.integers(1, 20) | st.integers(1, 4),
 )
 def test_merging_agrees_with_a_dict(data: st.DataObject, shape: tuple[int, int, int], limit: int) -> None:
     """For any rows, scores and seen lists, with repeats, ties and gaps, the packed merge says what a dict says."""
-    rows = data.draw(npst.arrays(np.int64, shape, elements=st.integers(NO_ITEM, 6)))
+    rows = data.draw(npst.arrays(np.int64, shape, elements=st.integers(NO_ITEM, 6) | st.integers(0, 60)))
     numbers = st.one_of(st.integers(-2, 2).map(float), st.floats(width=32, allow_nan=False, allow_infinity=False))
     scores = data.draw(npst.arrays(np.float32, shape, elements=numbers))
     seen = data.draw(st.lists(st.lists(st.integers(0, 6), max_size=4), min_size=shape[0], max_size=shape[0]))
 
-    found = merge_interests(rows, scores, lists_of(seen), limit=limit)
+    found = merged(rows, scores, seen, limit)
 
     assert found.rows.shape == found.scores.shape == found.interests.shape == (shape[0], limit)
     for user in range(shape[0]):
-        assert listed(found, user) == merge_slowly(rows[user], scores[user], seen[user], limit)
-        had = set(rows[user].ravel().tolist()) & set(seen[user])
-        assert found.dropped[user] == len(had)
+        expected = merge_slowly(rows[user], scores[user], seen[user], limit)
+        assert listed(found, user) == expected
+        every = [item for item, _, _ in merge_slowly(rows[user], scores[user], [], rows.size)]
+        before = every[: every.index(expected[-1][0])] if len(expected) == limit else every
+        assert found.dropped[user] == len(set(before) & set(seen[user]))
+
+
+def test_what_all_interests_found_leaves_no_gap() -> None:
+    """Four interests that found the same six items, two of which were had: the list is the best three of the rest."""
+    rows = np.broadcast_to(np.array([5, 4, 3, 2, 1, 0]), (2, 4, 6))
+    scores = np.broadcast_to(np.array([6, 5, 5, 4, 4, 1], np.float32), (2, 4, 6))
+
+    found = merged(rows, scores, [[5, 2], []], 3)
+
+    assert found.rows.tolist() == [[3, 4, 1], [5, 3, 4]]
+    assert found.interests.tolist() == [[0] * 3] * 2
+    assert found.dropped.tolist() == [1, 0]
 
 
 def test_more_interests_than_are_published_are_refused() -> None:
     """Interest 255 comes out as it went in; a 257th would wrap to 0 in uint8, so it is refused."""
     rows = np.full((1, 256, 1), NO_ITEM)
     rows[0, 255, 0] = 7
-    found = merge_interests(rows, np.ones(rows.shape, np.float32), lists_of([[]]), limit=1)
+    found = merged(rows, np.ones(rows.shape, np.float32), [[]], 1)
     assert listed(found, 0) == [(7, 1.0, 255)]
     require_packable(10, 256)
     with pytest.raises(UsageError, match="257 interests a user: expected at most 256"):
@@ -88,41 +108,12 @@ def test_the_greatest_rows_and_scores_fit_the_sorted_word() -> None:
     rows = np.array([[[most, 0], [NO_ITEM, 5], [NO_ITEM, NO_ITEM], [7, NO_ITEM]]])
     scores = np.array([[[huge, -huge], [0, -0.0], [0, 0], [0.0, 0]]], np.float32)
 
-    found = merge_interests(rows, scores, lists_of([[]]), limit=9)
+    found = merged(rows, scores, [[]], 9)
 
     assert listed(found, 0) == [(most, huge, 0), (5, 0.0, 1), (7, 0.0, 3), (0, -huge, 0)]
     require_packable(most + 1, 4)
     with pytest.raises(UsageError, match="1073741824 items with 4 interests"):
         require_packable(most + 2, 4)
-
-
-@LAW
-@given(data=st.data(), width=st.integers(1, 70), rows=st.integers(1, 9))
-def test_inner_products_are_right_and_depend_on_their_row_alone(data: st.DataObject, width: int, rows: int) -> None:
-    """An inner product equals float64's to rounding and has the same bits alone, in company and transposed."""
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    left, right = rng.standard_normal((2, rows, width), dtype=np.float32)
-
-    together = inner_products(left, right)
-
-    expected = (left.astype(np.float64) * right).sum(axis=1)
-    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-5)
-    for row in range(rows):
-        assert inner_products(left[row], right[row]) == together[row]
-    turned = inner_products(np.asfortranarray(left), np.asfortranarray(right))
-    assert np.array_equal(turned, together)
-
-
-def test_what_is_too_large_becomes_infinite_without_a_word() -> None:
-    """An overflow is no warning here: the caller refuses what is not finite, and says where it was."""
-    huge = np.float32(3e38)
-    left = np.array([[huge, 1], [huge, huge]], np.float32)
-    right = np.array([[huge, 1], [huge, -huge]], np.float32)
-
-    found = inner_products(left, right)
-
-    assert np.isposinf(found[0])
-    assert np.isnan(found[1])
 
 
 def make_index(vectors: np.ndarray, *, lists: int, nprobe: int, threads: int = 1) -> Index:
