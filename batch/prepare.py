@@ -178,7 +178,7 @@ def _make(
         return settle(folder, run)
 
 
-def _joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
+def joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
     """What the tables must hold so that every bundle is served: the longest history, every profile feature."""
     specs = [bundle.spec for bundle in bundles if bundle.role is not Role.ITEM]
     edges = [bundle.spec.gap_edges for bundle in bundles if bundle.role is Role.RANKER]
@@ -190,7 +190,8 @@ def _joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
     )
 
 
-def _vocabularies(bundles: Sequence[Bundle], spec: FeatureSpec) -> dict[str, Vocabulary]:
+def vocabularies_of(bundles: Sequence[Bundle], spec: FeatureSpec) -> dict[str, Vocabulary]:
+    """Read the vocabulary of each feature of *spec* that a bundle has."""
     found: dict[str, Vocabulary] = {}
     for bundle in bundles:
         names = [name for name in bundle.spec.features if name in spec.features and name not in found]
@@ -206,8 +207,8 @@ def _write_tables(
     progress: Progress,
 ) -> dict[str, int]:
     """Write every prepared table; the same rows give the same bytes, whatever files they came from."""
-    spec = _joint_spec(bundles)
-    vocabularies = _vocabularies(bundles, spec)
+    spec = joint_spec(bundles)
+    vocabularies = vocabularies_of(bundles, spec)
     said = {
         "data_date": request.date,
         "spec": document_digest(spec.document()),
