@@ -113,7 +113,7 @@ def _trace(source: Source, example: Arrays, outputs: list[str]) -> torch.onnx.ON
         # vector, whose padded row becomes NaN. ONNX Runtime folds what can be folded when it loads the graph.
         with _quiet():
             program = torch.onnx.export(
-                _Starred(source.module).eval(),
+                _Starred(source.served or source.module).eval(),
                 tuple(torch.from_numpy(example[name]) for name in source.inputs),
                 input_names=list(source.inputs),
                 output_names=outputs,

@@ -42,6 +42,8 @@ class Source:
         about: What its maker says of it in the contract; enters no digest.
         lists: Real lists, of a ranker: its inputs by name, N rows each, and ``label`` [N, C], 1 where a candidate came
             true, 0 where not, -1 where there is none. By them :mod:`export.narrow` judges. Empty if there are none.
+        served: The same function at less cost, of which the graph is made if it is given; *module* stays what the gate
+            holds the graph to, and what the model is known by.
     """
 
     role: Role
@@ -54,6 +56,7 @@ class Source:
     similarity: str = "inner_product"
     about: dict[str, Any] = field(default_factory=dict)
     lists: Arrays = field(default_factory=dict)
+    served: torch.nn.Module | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no bundle can hold.
@@ -211,15 +214,18 @@ def sources_from_checkpoint(folder: Path) -> list[Source]:
     """
     from models.bst import Bst
     from models.checkpoint import build, load_checkpoint
+    from models.folded import FoldedUserTower
     from models.mind import ItemTower, UserTower
 
     checkpoint = load_checkpoint(folder)
     network = build(checkpoint)
     modules: dict[Role, torch.nn.Module]
+    served: dict[Role, torch.nn.Module] = {}
     if isinstance(network, Bst):
         modules = {Role.RANKER: network}
     else:
         modules = {Role.ITEM: ItemTower(network), Role.USER: UserTower(network, with_weights=True)}
+        served = {Role.USER: FoldedUserTower(network)}
     return [
         Source(
             role=role,
@@ -229,6 +235,7 @@ def sources_from_checkpoint(folder: Path) -> list[Source]:
             trained_through=checkpoint.trained_through,
             about={"kind": checkpoint.kind, **checkpoint.about},
             lists=checkpoint.lists,
+            served=served.get(role),
         )
         for role, module in modules.items()
     ]

@@ -174,7 +174,7 @@ class Mind(nn.Module):
     def item_vectors(self, *rows: Tensor) -> Tensor:
         """Rows [...] of each item feature -> item vectors [..., d], of length 1 if the config normalises."""
         vectors = self.embed_items(rows)
-        return _unit(vectors) if self.config.normalise else vectors
+        return unit(vectors) if self.config.normalise else vectors
 
     def interests(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Turn histories into interests.
@@ -197,11 +197,11 @@ class Mind(nn.Module):
         known = [table.unsqueeze(1).expand(-1, u.shape[1], -1) for table in look_up(self.profile_tables, profile)]
         v = self.head(torch.cat([u, *known], dim=-1))
         if self.config.normalise:
-            v = _unit(v) / self.config.temperature
+            v = unit(v) / self.config.temperature
         return torch.where(active.unsqueeze(-1), v, 0.0), active.sum(dim=-1, dtype=torch.int32), weights
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
     """Scale vectors [..., d] to length 1; the zero vector stays zero, with a finite gradient."""
     return vectors * (vectors.square().sum(dim=-1, keepdim=True) + 1e-12).rsqrt()
 

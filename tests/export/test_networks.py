@@ -1,15 +1,18 @@
 """Our own networks, from checkpoint to bundle."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from artifacts.bundle import FeatureSpec, Role, read_bundle, require_one_model
 from artifacts.canary import read_canary
-from artifacts.errors import CorruptError
+from artifacts.errors import CorruptError, ParityError
 from export.source import run_source, sources_from_checkpoint
 from export.write import export
 from models.bst import Bst, BstConfig
@@ -96,6 +99,34 @@ def test_default_widths_keep_their_bits(small: ModuleType, tmp_path: Path) -> No
     ranker = sources_from_checkpoint(save(small, tmp_path / "bst", BstConfig()))
     for bundle in export([*towers, *ranker], tmp_path / "bundles"):
         assert bundle.about["parity"]["bits_depend_on"] == []
+
+
+def test_the_graph_of_users_is_the_folded_one(small: ModuleType, tmp_path: Path) -> None:
+    """No matrix as wide as the shared map is left in it, and the model is known by what was trained."""
+    item, user = sources_from_checkpoint(save(small, tmp_path / "mind", MindConfig(width=16, hidden=(24,))))
+    folded = export([item, user], tmp_path / "folded")
+    plain = export([item, replace(user, served=None)], tmp_path / "plain")
+    assert [bundle.model_id for bundle in folded] == [bundle.model_id for bundle in plain]
+    assert folded[0].bundle_id == plain[0].bundle_id
+    assert folded[1].bundle_id != plain[1].bundle_id
+    shapes = [
+        [tuple(weight.dims) for weight in onnx.load(bundle.layout.graph).graph.initializer]
+        for bundle in (plain[1], folded[1])
+    ]
+    assert [(16, 16) in found for found in shapes] == [True, False]
+    # The gender's part of H is in its table, which has the rows of padding, unknown, f and m.
+    assert [(4, 24) in found for found in shapes] == [False, True]
+
+
+def test_the_gate_holds_the_graph_to_the_network_that_was_trained(small: ModuleType, tmp_path: Path) -> None:
+    """A cheaper form that computes something else makes no bundle."""
+    _, user = sources_from_checkpoint(save(small, tmp_path / "mind", MindConfig(width=16, hidden=(16,))))
+    assert user.served is not None
+    with torch.no_grad():
+        user.served.get_buffer("capsule").mul_(1.01)
+    with pytest.raises(ParityError, match=r"interests.*: the source gives"):
+        export([user], tmp_path / "bundles")
+    assert not (tmp_path / "bundles").exists()
 
 
 def test_changed_checkpoint(small: ModuleType, tmp_path: Path) -> None:
