@@ -53,6 +53,7 @@ class StepResult:
         counts: What else was counted: cold users, dropped rows ...
         spans: When and how each shard was computed, where a step has shards.
         stages: Seconds of each stage of :mod:`batch.stages`, added up over threads and processes.
+        about: What people want to know in words.
     """
 
     step: str
@@ -62,6 +63,7 @@ class StepResult:
     counts: dict[str, int]
     spans: tuple[Span, ...] = ()
     stages: dict[str, float] = field(default_factory=dict)
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@
 ``recall_interval`` (on the half of the sample that did not choose; null without users), ``recall_users``, ``curve``
 (pairs of nprobe and recall on the half that chose), ``imbalance`` (1 is even) and ``counts``. Where recent popularity
 counts, ``append`` has the numbers that stand behind an interest in a query, its weight first (``width`` counts them),
-and ``scale`` is that of :func:`batch.ivf.popularity_scale`.
+and ``scale`` is that of :func:`batch.ivf.popularity_scale`. Where the type was left to the night, ``type`` is what was
+chosen, ``refine`` how many times as many neighbours are to be scored again by the vectors, ``memory`` the limit and
+``tried`` has a :class:`batch.choose.Tried` of each index that was built.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +28,11 @@ from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
+from batch.choose import AUTO, choose_index, told, types_that_fit
 from batch.earlier import UNUSABLE
 from batch.indexed import appended, gather_vectors, open_index, read_ivf
 from batch.ivf import IndexOptions, popularity_scale, train, training_rows
-from batch.nprobe import tune
+from batch.nprobe import choose_nprobe, halves_of, measured
 from batch.profile import require_profile
 from batch.retrieve import Index, most_of, require_searchable, search
 from batch.session import Session, open_session
@@ -59,7 +62,7 @@ def build_index(
         user: The user bundle, verified; its vectors of the sample choose nprobe.
         options: How to build.
         earlier: From :func:`batch.earlier.earlier_runs`: where the same vectors were indexed, centroids and lists are
-            kept, which no byte depends on.
+            kept, which no byte depends on; never where the type is chosen by tonight's users.
         device: ``cpu``, ``gpu`` or ``auto``; must be what the run was prepared for.
         threads: Threads of one operator of the user graph; 0 takes all. FAISS takes those of the run's profile.
         advance: Told how many items were indexed, once.
@@ -92,21 +95,38 @@ def build_index(
         users = _encode_sample(run, session)
         scale = popularity_scale(users.vectors, options.popularity_weight)
         with stage("read"):
-            kept = _kept_index(earlier, user, options, vectors, scale)
-        with stage("build"):
-            ivf = kept or _train(run, user, options, vectors, scale, chosen.name)
-        index = Index(ivf, rows, vectors, 1, run.profile["faiss_threads"], most_of(chosen.name), append)
-        with stage("search"):
-            tuned = tune(index, index.queries(users.vectors), users.counts, options)
-        ivf.nprobe = tuned["nprobe"]
+            kept = None if options.type == AUTO else _kept_index(earlier, user, options, vectors, scale)
+        empty = Index(None, rows, vectors, 1, run.profile["faiss_threads"], most_of(chosen.name), append)
+
+        def make(options: IndexOptions) -> Index:
+            with stage("build"):
+                return replace(empty, ivf=kept or _train(run, user, options, vectors, scale, chosen.name))
+
+        index, said = _tuned(make, empty, users, options)
         popularity = {"append": append.tolist(), "scale": scale} if scale else {}
-        trained_on = training_rows(len(vectors), options)
-        said = {"counts": counts, "trained_on": trained_on, "seed": options.seed, "type": options.type, **tuned}
         with stage("write"):
-            _write(run, index, item_ids, said | popularity, inputs)
+            _write(run, index, item_ids, {"counts": counts, **said, **popularity}, inputs)
     advance(len(rows))
-    counted = {**counts, "kept_lists": ivf.nlist} if kept else counts
-    return StepResult("index", 1, 0, len(rows), counted, stages=stages())
+    counted = {**counts, "kept_lists": index.ivf.nlist} if kept else counts
+    about = told({"nlist": index.ivf.nlist, **said}) if options.type == AUTO else ""
+    return StepResult("index", 1, 0, len(rows), counted, stages=stages(), about=about)
+
+
+def _tuned(
+    make: Callable[[IndexOptions], Index], empty: Index, users: UserVectors, options: IndexOptions
+) -> tuple[Index, dict[str, Any]]:
+    """Build the index by *make*, or several if its type is open; gives it, and what ``index.json`` says of it."""
+    with stage("search"):
+        halves = halves_of(empty.vectors, empty.queries(users.vectors), users.counts, k=options.recall_k)
+        if options.type == AUTO:
+            index, exact, said = choose_index(make, empty.vectors, halves, options)
+        else:
+            types_that_fit(options, *empty.vectors.shape)
+            index, exact = make(options), options
+            said = measured(index, halves, choose_nprobe(index, halves[0], options.recall_target), options)
+    index.ivf.nprobe = said["nprobe"]
+    trained_on = training_rows(len(empty.vectors), exact)
+    return index, {"trained_on": trained_on, "seed": options.seed, "type": exact.type, **said}
 
 
 def _inputs(run: Run, user: Bundle, options: IndexOptions) -> str:
@@ -152,8 +172,8 @@ def _encode_sample(run: Run, session: Session) -> UserVectors:
 
 
 def _require_options(run: Run, options: IndexOptions, device: str) -> None:
-    if options.type not in TYPES:
-        raise UsageError(f"[index] type: expected one of {', '.join(TYPES)}, found {options.type!r}")
+    if options.type not in (*TYPES, AUTO):
+        raise UsageError(f"[index] type: expected one of {', '.join((*TYPES, AUTO))}, found {options.type!r}")
     if options.type != run.profile["index_type"]:
         raise StaleRunError(
             f"{run.folder}: prepared for an index of type {run.profile['index_type']}, asked for {options.type}; "

@@ -49,7 +49,8 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
     for path in (layout.ivf, layout.parameters):
         verify_file(path)
     ivf = read_ivf(layout.ivf)
-    append = np.array(read_json(layout.parameters).get("append", []), np.float32)
+    said = read_json(layout.parameters)
+    append = np.array(said.get("append", []), np.float32)
     items = read_table(layout.items)["item"].to_numpy()
     vectors = gather_vectors(run, item_ids, items, more=len(append))
     if (ivf.ntotal, ivf.d) != vectors.shape:
@@ -62,7 +63,9 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
         _fill_again(ivf, vectors)
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
         ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
-    return Index(ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device), append)
+    return Index(
+        ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device), append, said.get("refine", 1)
+    )
 
 
 def _fill_again(ivf: Any, vectors: np.ndarray) -> None:

@@ -22,6 +22,7 @@ TRAIN_OF_LIST = 64
 PQ_CODES = 256  # 8 bits
 POPULARITY_WORTH = 3  # measured: of 0.5 to 10 the least items were searched with it, whatever the interests' length
 _BLAS_FROM = 20  # queries; FAISS's own default
+_BYTES_OF_ID = 8
 _CHUNK = 65_536  # vectors that are scaled at once
 
 
@@ -30,13 +31,15 @@ class IndexOptions:
     """How to build the index.
 
     Attributes:
-        type: What is stored of a vector: ``"Flat"`` all of it, ``"SQ8"`` a byte a number, ``"PQ"`` a byte for four.
+        type: What is stored of a vector: ``"Flat"`` all of it, ``"SQ8"`` a byte a number, ``"PQ"`` a byte for four;
+            ``"auto"`` is one of them, as :mod:`batch.choose` finds.
         lists: How many lists; 0: chosen by the number of items.
         recall_target: nprobe is raised until the lower end of recall's interval is not below this.
         recall_k: How many best items recall is about.
         seed: Of the training sample and of k-means.
         popularity_weight: How much the logarithm of an item's recent events counts beside the inner product of the
             vectors; 0: the index holds the vectors alone.
+        memory: The most bytes that the index may take; 0: as many as it needs.
     """
 
     type: str = "Flat"
@@ -45,6 +48,7 @@ class IndexOptions:
     recall_k: int = 100
     seed: int = 1
     popularity_weight: float = 0.0
+    memory: int = 0
 
 
 def lists_for(items: int, lists: int = 0) -> int:
@@ -76,6 +80,13 @@ def popularity_scale(interests: np.ndarray, weight: float) -> float:
         return 0.0
     length = float(np.sqrt(np.square(interests, dtype=np.float64).sum(axis=1).mean())) if len(interests) else 0.0
     return float(2.0 ** round(log2(POPULARITY_WORTH * weight / (length or 1.0))))
+
+
+def bytes_of(kind: str, *, items: int, width: int, lists: int) -> int:
+    """Say how many bytes an index of the type *kind* takes, within a kilobyte or two for each 1,000 of its lists."""
+    codes = {"Flat": 4 * width, "SQ8": width, "PQ": _codes_of(width)}[kind]
+    books = {"Flat": 0, "SQ8": 2, "PQ": PQ_CODES}[kind]
+    return items * (codes + _BYTES_OF_ID) + (lists + books) * 4 * width
 
 
 def training_rows(items: int, options: IndexOptions) -> int:
@@ -163,5 +174,8 @@ def _empty(width: int, lists: int, kind: str) -> Any:
         return faiss.IndexIVFFlat(quantizer, width, lists, metric)
     if kind == "SQ8":
         return faiss.IndexIVFScalarQuantizer(quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric)
-    codes = width // PQ_WIDTH if width % PQ_WIDTH == 0 else width
-    return faiss.IndexIVFPQ(quantizer, width, lists, codes, 8, metric)
+    return faiss.IndexIVFPQ(quantizer, width, lists, _codes_of(width), 8, metric)
+
+
+def _codes_of(width: int) -> int:
+    return width // PQ_WIDTH if width % PQ_WIDTH == 0 else width

@@ -123,7 +123,7 @@ def resolve_profile(
         batch_items: Rows of a batch of the item graph.
         batch_lists: Rows of a batch of the ranker graph: users, each with all candidates.
         faiss_threads: Threads of k-means, whose result changes with them.
-        index_type: ``Flat``, ``SQ8`` or ``PQ``.
+        index_type: ``Flat``, ``SQ8``, ``PQ`` or ``auto``.
 
     Raises:
         UsageError: If a number is not positive, or *device* is no device.

@@ -116,6 +116,7 @@ def semantic(config: Config) -> dict[str, Any]:
     """
     # Without popularity in retrieval a night is what it was before there was such a key, and has the same run key.
     plain = set() if config.retrieve.popularity_weight else {"popularity_weight"}
+    unlimited = set() if bytes_of(config.index.memory) else {"memory"}  # and so without a limit of the index
     inputs = config.inputs.model_dump(exclude_none=True, exclude={name: {"path"} for name in InputTables.model_fields})
     return {
         "timezone": config.surface.timezone,
@@ -123,7 +124,7 @@ def semantic(config: Config) -> dict[str, Any]:
         "shards": config.night.shards,
         "item_shards": config.night.item_shards,
         "history": config.history.model_dump(),
-        "index": config.index.model_dump(),
+        "index": config.index.model_dump(exclude=unlimited),
         "retrieve": config.retrieve.model_dump(exclude=plain),
         "score": config.score.model_dump(mode="json"),
     }

@@ -8,6 +8,8 @@ from typing import Any
 from nightrec.rates import Prices, Rates
 
 INDEX_BYTES = {"Flat": 4.0, "SQ8": 1.0, "PQ": 0.25}  # of one dimension of one item
+BYTES_OF_ID = 8  # of an item in the index
+TRAININGS = 7  # as much k-means as of one index is done where several are tried, of half and twice as many lists too
 MORE_WIDTH = 4  # numbers behind a vector where popularity counts
 SHARD_ROWS = 65_536  # users of a shard, past which its memory grows no more
 SAMPLE_USERS = 4_096  # that nprobe is chosen with
@@ -66,6 +68,7 @@ class Means:
         index_threads: Of k-means, ``night.faiss_threads``.
         lists: Of the index; 0 has them chosen.
         popularity: Whether the index has recent popularity behind each vector.
+        index_memory: The most bytes of an index; 0 is no limit.
     """
 
     cores: int
@@ -79,6 +82,7 @@ class Means:
     index_threads: int = 2
     lists: int = 0
     popularity: bool = False
+    index_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +179,13 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
     events = sizes.events * rates.event_bytes
     tower = rates.worker_bytes + bytes_.table
     shop = bytes_.index + bytes_.vectors + bytes_.catalogue + bytes_.table * sizes.ranked
+    built = bytes_.index * (2 if means.index_type == "auto" else 1)  # the best so far, and the next
     towers, shops, vectors = means.workers * bytes_.table, means.workers * shop, bytes_.vectors
     of_users = bytes_.histories + bytes_.interests
     return {
         "prepare": _Part(sizes.users + sizes.items, 1, bytes_.histories, events, means.memory + bytes_.catalogue),
         "items": _Part(sizes.items, item_shards, vectors, towers, tower),
-        "index": _Part(sizes.items, 1, bytes_.index, vectors, rates.worker_bytes + 2 * vectors + bytes_.index),
+        "index": _Part(sizes.items, 1, bytes_.index, vectors, rates.worker_bytes + 2 * vectors + built),
         "interests": _Part(sizes.users, shards, bytes_.interests, bytes_.histories + towers, tower),
         "score": _Part(lists, shards, bytes_.scores, of_users + shops, rates.worker_bytes + shop),
         "check": _Part(0, 1, 0, bytes_.release, rates.worker_bytes + means.memory),
@@ -196,13 +201,26 @@ def lists_of(sizes: Workload, means: Means) -> int:
     return means.lists or max(1, min(4 * math.isqrt(sizes.items), sizes.items // TRAIN_OF_LIST))
 
 
+def type_of(sizes: Workload, means: Means) -> str:
+    """Type of the index; of one left open the largest that fits: it is chosen, unless less work finds as much."""
+    if means.index_type != "auto":
+        return means.index_type
+    room = means.index_memory or math.inf
+    fitting = [kind for kind in INDEX_BYTES if _index_bytes(sizes, means, kind) + BYTES_OF_ID * sizes.items <= room]
+    return fitting[0] if fitting else list(INDEX_BYTES)[-1]
+
+
+def _index_bytes(sizes: Workload, means: Means, kind: str) -> float:
+    return sizes.items * (sizes.width + MORE_WIDTH * means.popularity) * INDEX_BYTES[kind]
+
+
 def _bytes_of(sizes: Workload, means: Means, rates: Rates) -> _Sizes:
     rows = sizes.users * (16 + sizes.behaviours * (sizes.features + 1) * 4) + sizes.events * 16
     return _Sizes(
         histories=rows * rates.compressed,
         catalogue=sizes.items * (24 + 4 * sizes.features),
         vectors=sizes.items * sizes.width * 4,
-        index=sizes.items * (sizes.width + MORE_WIDTH * means.popularity) * INDEX_BYTES[means.index_type],
+        index=_index_bytes(sizes, means, type_of(sizes, means)),
         interests=sizes.users * (8 + sizes.active * sizes.width * 4),
         scores=sizes.users * means.top_n * 28 * rates.compressed,
         table=sizes.items * sizes.width * 4,
@@ -216,7 +234,8 @@ def _seconds(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dic
     harder = max(1.0, sizes.behaviours / 20 * sizes.width / 64)
     sampled = SAMPLE_USERS * sizes.active * sizes.items
     lists = lists_of(sizes, means)
-    flops = 2 * sizes.width * (lists * (lists * TRAIN_OF_LIST * ROUNDS + sizes.items) + sampled)
+    trained = lists * (lists * TRAIN_OF_LIST * ROUNDS + sizes.items) * (TRAININGS if means.index_type == "auto" else 1)
+    flops = 2 * sizes.width * (trained + sampled)
     index_speed = rates.gpu_index_flops if gpus else rates.index_flops * min(means.index_threads, means.cores)
     beside = sizes.users / rates.passed / everywhere  # what the cores do while GPUs compute
     interests = sizes.users / rates.users * harder / everywhere

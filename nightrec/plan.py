@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.errors import UsageError
-from nightrec.estimate import Effort, Means, Workload, estimate, kept_cost, lists_of, relief, total
+from nightrec.estimate import Effort, Means, Workload, estimate, kept_cost, lists_of, relief, total, type_of
 from nightrec.night import ConfigPath, configured
 from nightrec.rates import Rates, read_rates
 from nightrec.terminal import answer, say, show
@@ -74,7 +74,7 @@ def plan(  # noqa: PLR0913 - the options of a command are its arguments
         )
     if json:
         document = {"sizes": asdict(sizes), "means": asdict(means), "steps": [asdict(e) for e in efforts], **over}
-        index = {"type": means.index_type, "lists": lists_of(sizes, means), "bytes": efforts[2].disk}
+        index = {"type": type_of(sizes, means), "lists": lists_of(sizes, means), "bytes": efforts[2].disk}
         said = {"index": index, "rates": asdict(assumed), "prices": asdict(prices), "store": kept_cost(efforts, prices)}
         answer({**document, **total(efforts), **said, "kept_lately": kept and asdict(kept)})
 
@@ -108,6 +108,7 @@ def means_of(config: "Config", *, machines: int, cores: int, gpus: int) -> Means
         index_threads=config.night.faiss_threads,
         lists=config.index.lists,
         popularity=config.retrieve.popularity_weight > 0,
+        index_memory=bytes_of(config.index.memory),
     )
 
 
@@ -146,11 +147,12 @@ def _show(name: str, sizes: Workload, means: Means, rates: Rates, efforts: "Sequ
         for e in efforts
     ]
     show(f"A night of {name}", columns, rows, needed=3)
+    open_ = " or less, as tonight's users choose" if means.index_type == "auto" else ""
     many = f"{means.machines:,} machines of {means.cores} cores" if means.machines > 1 else f"{means.cores} cores"
     say(
         f"{sizes.events:,} events, about {sizes.users:,} users, {sizes.items:,} items; {many}, "
         f"{_count(means.gpus, 'GPU')}, {_count(means.workers, 'worker')}. "
-        f"The index: {_count(lists_of(sizes, means), 'list')}, {means.index_type}."
+        f"The index: {_count(lists_of(sizes, means), 'list')}, {type_of(sizes, means)}{open_}."
     )
     longest = max(efforts[:-1], key=lambda effort: effort.minutes)
     say(f"The longest step is {longest.step}: {longest.minutes / max(efforts[-1].minutes, 1e-9):.0%} of the night.")

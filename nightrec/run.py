@@ -354,7 +354,7 @@ def _record(run: Run, result: StepResult, watch: _Watch, about: str = "") -> Don
         rows=result.rows,
         seconds=seconds,
         counts=result.counts,
-        about=about,
+        about=about or result.about,
         memory=timing["memory"],
         stages=result.stages,
     )

@@ -13,6 +13,7 @@ from artifacts.run import Run, StepResult, replay_of
 from artifacts.store import is_there, require_swaps
 from artifacts.tables import read_sidecar
 from nightrec.config import Config, semantic
+from nightrec.values import bytes_of
 
 if TYPE_CHECKING:
     from batch.lists import ScoreOptions
@@ -168,6 +169,7 @@ def index(config: Config, run: Run, threads: int) -> "Work":
         seed=config.index.seed,
         popularity_weight=config.retrieve.popularity_weight,
     )
+        memory=bytes_of(config.index.memory),
     user, earlier, device = tower(config, Role.USER), earlier_of(config, run), config.night.device
     build = partial(build_index, run, user, options, earlier=earlier, device=device, threads=threads)
     return lambda shards, advance: build(advance=advance)

@@ -281,7 +281,7 @@ def test_an_index_that_reads_back_otherwise_is_not_finished(
 def test_wrong_options_are_refused(prepared: Run, user_bundle: Bundle) -> None:
     """An unknown type, a target outside 0 to 1 and a type other than the profile's are refused before any reading."""
     for options, error, message in (
-        (IndexOptions(type="HNSW"), UsageError, "expected one of Flat, SQ8, PQ, found 'HNSW'"),
+        (IndexOptions(type="HNSW"), UsageError, "expected one of Flat, SQ8, PQ, auto, found 'HNSW'"),
         (IndexOptions(recall_target=1.5), UsageError, r"recall_target: .* found 1\.5"),
         (IndexOptions(recall_k=0), UsageError, "recall_k: .* found 0"),
         (IndexOptions(type="SQ8"), StaleRunError, "type Flat, asked for SQ8"),

@@ -1,22 +1,29 @@
-"""An index kept from an earlier run: lists as they were, nprobe chosen anew, the bytes of a full night."""
+"""An index kept from an earlier run, to the bytes of a full night; one of an open type is always chosen anew."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from artifacts import schemas
 from artifacts.bundle import Bundle
+from artifacts.documents import read_json
+from artifacts.errors import UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run
 from artifacts.tables import writing_table
 from batch import index as step
+from batch.choose import REFINE
 from batch.index import build_index
+from batch.indexed import open_index
 from batch.ivf import IndexOptions
 
 ITEMS, WIDTH = 12_000, 8  # of which six in seven are indexed: as many as PQ needs
+OPEN = IndexOptions(type="auto", recall_k=10, recall_target=0.9)
 MakeRun = Callable[..., Run]
 
 
@@ -121,3 +128,38 @@ def test_lists_are_kept_while_nothing_is_more_popular_than_before(make_run, tiny
     assert [kept(event, plain), kept(same, half)] == [True, False]
     build_index(before, user_bundle, half, threads=1)
     assert [kept(event, half), kept(same, whole), kept(same, half)] == [False, False, True]
+
+
+def test_a_night_keeps_what_it_chose(
+    make_run: Callable[..., Run], tiny: ModuleType, user_bundle: Bundle, vectors
+) -> None:
+    """The index has the bytes of one of the chosen type and lists; its file says what was tried; it is opened so."""
+    options = replace(OPEN, lists=24, memory=300_000)
+    first, again = (night(make_run, tiny, name, vectors, users=200, kind="auto") for name in ("first", "again"))
+    result = build_index(first, user_bundle, options, threads=1)
+    build_index(again, user_bundle, options, threads=1, earlier=[first])
+
+    assert files(first) == files(again)
+    said = read_json(first.layout.index.parameters)
+    assert said["type"] in {"SQ8", "PQ"}
+    assert [one["type"] for one in said["tried"]] == ["SQ8", "PQ"]
+    assert result.about == (
+        f"{said['type']}, {said['refine']} times k scored again, {said['nprobe']} of 24 lists, of 2 tried"
+    )
+    index = open_index(first, tiny.catalogue_of(ITEMS)["item_id"].combine_chunks(), device="cpu")
+    assert index.refine == REFINE[said["type"]]
+
+    fixed = night(make_run, tiny, "fixed", vectors, users=200, kind=said["type"])
+    build_index(fixed, user_bundle, replace(options, type=said["type"]), threads=1)
+    ivf = faiss.read_index(str(fixed.layout.index.ivf))
+    ivf.nprobe = said["nprobe"]
+    assert faiss.serialize_index(ivf).tobytes() == first.layout.index.ivf.read_bytes()
+
+
+def test_a_type_that_does_not_fit_is_refused(make_run: MakeRun, tiny: ModuleType, user_bundle: Bundle, vectors) -> None:
+    """A limit holds for a type that is asked for too, and nothing is left behind."""
+    run = night(make_run, tiny, "run", vectors, users=20)
+
+    with pytest.raises(UsageError, match=r"^\[index\] memory: 10,285 items take .* as Flat, and 1,000 are allowed"):
+        build_index(run, user_bundle, IndexOptions(memory=1_000), threads=1)
+    assert not run.layout.index.ivf.exists()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.inputs import Inputs, Source
-from nightrec.estimate import Means, Workload, estimate, kept_cost, total
+from nightrec.estimate import Means, Workload, estimate, kept_cost, total, type_of
 from nightrec.inputs import count_inputs
 from nightrec.main import execute
 from nightrec.plan import readable
@@ -55,6 +55,22 @@ def test_popularity_widens_the_index_alone() -> None:
 
     assert efforts["index"].disk == 200_000 * 68 * 4
     assert efforts["items"].disk == 200_000 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("memory", "kind", "size"),
+    [(0, "Flat", 51_200_000), (52_800_000, "Flat", 51_200_000), (52_799_999, "SQ8", 12_800_000)],
+)
+def test_an_index_of_an_open_type_is_the_largest_that_fits(memory: int, kind: str, size: int) -> None:
+    """200,000 items of 64 numbers and an id of 8 bytes: 52.8 MB as Flat; two are held, k-means is done seven times."""
+    means = replace(MEANS, index_type="auto", index_memory=memory)
+    said, plain = ({one.step: one for one in estimate(SIZES, of)} for of in (means, replace(MEANS, index_type=kind)))
+
+    assert type_of(SIZES, means) == kind
+    assert said["index"].disk == size
+    assert said["index"].memory == plain["index"].memory + size
+    assert plain["index"].minutes < said["index"].minutes < 7 * plain["index"].minutes
+    assert said["score"] == plain["score"]
 
 
 @pytest.mark.parametrize("more", [{"users": 400_000, "events": 8_000_000}, {"items": 400_000}, {"width": 128}])
