@@ -6,5 +6,5 @@ Read in this order: ``values``, ``tables``, ``sections``, ``config``, ``mistakes
 Beside them a module for each other group of verbs, with what it needs: ``init`` with ``look``, ``names``, ``guess``,
 ``draft`` and ``convert``; ``config_verbs`` with ``keys``; ``fit`` with ``bundles`` and ``course``; ``export``; ``plan``
 with ``rates`` and ``estimate``; ``doctor``, ``releases``, ``recommend``; ``why`` with ``reasons``; ``report``;
-``evaluate`` with ``answers``; ``trend`` with ``dashboards``.
+``evaluate`` with ``answers`` and ``exact``; ``trend`` with ``dashboards``.
 """
