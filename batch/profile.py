@@ -1,7 +1,9 @@
 """The execution profile: on what the night computes. Equal profiles give equal bytes; others are refused."""
 
 import ctypes
+import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -97,19 +99,41 @@ def gpu_model() -> str:
     Raises:
         DeviceError: If there is no driver or no GPU.
     """
+    handle, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    _ask_driver(("cuDeviceGet", ctypes.byref(handle), 0), ("cuDeviceGetName", name, len(name), handle))
+    return name.value.decode(errors="replace")
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each GPU that this process sees, in CUDA's order.
+
+    Raises:
+        DeviceError: If there is no driver or no GPU.
+    """
+    count = ctypes.c_int()
+    _ask_driver(("cuDeviceGetCount", ctypes.byref(count)))
+    return gpu_names(count.value, os.environ)
+
+
+def gpu_names(count: int, environment: Mapping[str, str]) -> list[str]:
+    """Name the *count* GPUs that CUDA shows: what the variable says, which may be UUIDs, or 0, 1 and so on.
+
+    CUDA takes no notice of what stands behind the first name in the variable that it does not know.
+    """
+    said = environment.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in said.split(",")] if said else [str(place) for place in range(count)]
+    return names[:count]
+
+
+def _ask_driver(*questions: tuple[Any, ...]) -> None:
+    """Call functions of the NVIDIA driver, each by name and arguments."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise DeviceError(f"no NVIDIA driver ({error})") from error
-    handle, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-    for call, arguments in (
-        ("cuInit", (0,)),
-        ("cuDeviceGet", (ctypes.byref(handle), 0)),
-        ("cuDeviceGetName", (name, len(name), handle)),
-    ):
+    for call, *arguments in (("cuInit", 0), *questions):
         if (code := getattr(cuda, call)(*arguments)) != 0:
             raise DeviceError(f"{call} of the NVIDIA driver failed with code {code}; is a GPU visible here?")
-    return name.value.decode(errors="replace")
 
 
 def resolve_profile(

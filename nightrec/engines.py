@@ -37,6 +37,8 @@ def run_shards(
 ) -> StepResult:
     """Do some shards, at least one, of one of ``steps.MODEL_STEPS`` over the config's workers.
 
+    On GPUs of this machine there is a worker for each, at least.
+
     Args:
         step: Its name.
         config: Names engine and workers.
@@ -51,8 +53,17 @@ def run_shards(
     with ready_engine(config):
         if config.night.engine == "ray":
             return merge(_over_cluster(step, config, run, shards, workers, advance))
-    work = partial(_do_group, steps.MODEL_STEPS[step], config, run, steps.threads_of(config, workers))
-    return run_groups(work, groups_of(shards, workers), advance)
+    gpus = _gpus_of(run)
+    groups = groups_of(shards, max(config.night.workers, len(gpus)))
+    work = partial(_do_group, steps.MODEL_STEPS[step], config, run, steps.threads_of(config, len(groups)))
+    return run_groups(work, groups, advance, gpus)
+
+
+def _gpus_of(run: Run) -> list[str]:
+    """The GPUs of this machine, if *run* is computed on any."""
+    from batch.profile import visible_gpus
+
+    return visible_gpus() if run.profile["device"] == "gpu" else []
 
 
 def _do_group(

@@ -32,6 +32,7 @@ def run_groups(
     work: Callable[..., StepResult],
     groups: Sequence[Sequence[int]],
     advance: Callable[[int], None],
+    gpus: Sequence[str] = (),
 ) -> StepResult:
     """Do each group of shards in a process of its own; one group is done here.
 
@@ -42,6 +43,7 @@ def run_groups(
         work: Takes a group and a function that is told of rows done; it must be picklable.
         groups: Shards.
         advance: Told of the rows that any process has done.
+        gpus: What ``CUDA_VISIBLE_DEVICES`` calls each GPU: the processes see one each, in turn. One group sees all.
 
     Raises:
         NightrecError: What a group raised on purpose, or that a process died.
@@ -52,9 +54,9 @@ def run_groups(
     lifeline, held = _SPAWN.Pipe(duplex=False)
     processes: dict[Connection, SpawnProcess] = {}
     try:
-        for group in groups:
+        for group, gpu in zip(groups, itertools.cycle(gpus or [None]), strict=False):
             reader, writer = _SPAWN.Pipe(duplex=False)
-            process = _SPAWN.Process(target=_work, args=(work, group, writer, lifeline))
+            process = _SPAWN.Process(target=_work, args=(work, group, gpu, writer, lifeline))
             with _unheard(signal.SIGINT):
                 process.start()
             writer.close()
@@ -123,9 +125,13 @@ def merge(results: Sequence[StepResult]) -> StepResult:
     )
 
 
-def _work(work: Callable[..., StepResult], group: Sequence[int], writer: Connection, lifeline: Connection) -> None:
+def _work(
+    work: Callable[..., StepResult], group: Sequence[int], gpu: str | None, writer: Connection, lifeline: Connection
+) -> None:
     """Do a group in this process, and tell the parent of rows, and at the end of the result or what went wrong."""
     signal.signal(signal.SIGTERM, _leave)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing here has asked CUDA for anything yet
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
     try:
         writer.send(work(group, writer.send))

@@ -15,7 +15,7 @@ from artifacts.errors import CorruptError, DeviceError, InputError, ParityError,
 from artifacts.layout import BundleLayout
 from batch import profile as profiles
 from batch.overlap import working_side_by_side
-from batch.profile import choose_device, cpu_class, require_profile, resolve_profile, runtime_wheel
+from batch.profile import choose_device, cpu_class, gpu_names, require_profile, resolve_profile, runtime_wheel
 from batch.session import Session, open_session
 
 
@@ -210,6 +210,20 @@ def test_a_runtime_that_silently_chose_the_cpu_is_caught(user_bundle, monkeypatc
     assert choose_device("auto").name == "gpu"
     with pytest.raises(DeviceError, match=r"CUDAExecutionProvider, but got CPUExecutionProvider.*providers_cuda"):
         open_session(user_bundle, rows=4, device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("count", "said", "names"),
+    [
+        (2, {}, ["0", "1"]),
+        (2, {"CUDA_VISIBLE_DEVICES": "3, GPU-8f"}, ["3", "GPU-8f"]),
+        (1, {"CUDA_VISIBLE_DEVICES": "3,99,4"}, ["3"]),  # there is no 99, so CUDA shows what stands before it
+        (0, {"CUDA_VISIBLE_DEVICES": "-1"}, []),
+    ],
+)
+def test_gpus_are_named_as_the_environment_names_them(count, said, names):
+    """A worker is given one of the GPUs that this process sees, whatever their numbers on the machine."""
+    assert gpu_names(count, said) == names
 
 
 def test_both_wheels_at_once_are_an_error_on_every_device(monkeypatch):

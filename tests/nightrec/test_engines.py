@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import UsageError, told_by_worker
+from artifacts.run import Run
 from nightrec import steps
 from nightrec.config import read_config
-from nightrec.engines import open_there
+from nightrec.engines import open_there, run_shards
 
 DATE = "2026-03-10"
 
@@ -34,6 +35,30 @@ def test_a_machine_that_does_not_see_the_run_says_so(surface: Path) -> None:
 
     with pytest.raises(UsageError, match=r"does not see run 0123456789abcdef .* folder that all machines share"):
         open_there(steps.items, config, DATE, "0123456789abcdef", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "dealt"),
+    [
+        ("gpu", 1, ([[0, 1], [2, 3, 4]], ["2", "5"])),
+        ("gpu", 3, ([[0], [1, 2], [3, 4]], ["2", "5"])),
+        ("cpu", 1, ([[0, 1, 2, 3, 4]], [])),
+    ],
+)
+def test_a_machine_has_a_worker_for_each_of_its_gpus(
+    surface: Path, monkeypatch: pytest.MonkeyPatch, device: str, workers: int, dealt: tuple[list[list[int]], list[str]]
+) -> None:
+    """The shards are dealt to as many processes as there are GPUs, or more if the config has more workers."""
+    config = read_config(surface)
+    config = config.model_copy(update={"night": config.night.model_copy(update={"workers": workers})})
+    run = Run(Path("run"), "0123456789abcdef", DATE, 0, "", "int64", "int64", 5, 1, {}, {}, {"device": device}, {})
+    found: list[object] = []
+    monkeypatch.setattr("batch.profile.visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr("nightrec.engines.run_groups", lambda *given: found.append((given[1], given[3])))
+
+    run_shards("interests", config, run, range(5), lambda rows: None)
+
+    assert found == [dealt]
 
 
 def test_what_goes_wrong_in_a_worker_can_be_told_elsewhere() -> None:

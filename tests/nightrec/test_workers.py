@@ -33,6 +33,10 @@ def refuse(group, advance):
 def break_(group, advance):
     raise KeyError("unexpected")
 
+def see(group, advance):
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return StepResult("items", len(group), 0, 0, {f"{shard} on {seen}": 1 for shard in group})
+
 def die(group, advance):
     os._exit(7)
 
@@ -90,6 +94,27 @@ def test_groups_add_up(work: Callable[[str], Callable[..., StepResult]]) -> None
 
     assert one == two == StepResult("items", 3, 0, 30, {"pid": 0, "odd": 1})
     assert sum(alone) == sum(together) == 30
+
+
+@pytest.mark.parametrize(
+    ("gpus", "seen"),
+    [
+        (["0", "1"], ["0 on 0", "1 on 0", "2 on 1", "3 on 0"]),
+        (["GPU-5a", "3", "4", "5"], ["0 on GPU-5a", "1 on GPU-5a", "2 on 3", "3 on 4"]),
+        ([], ["0 on all", "1 on all", "2 on all", "3 on all"]),
+    ],
+    ids=["fewer than workers", "more than workers", "none"],
+)
+def test_each_worker_sees_one_gpu(
+    work: Callable[[str], Callable[..., StepResult]], monkeypatch: pytest.MonkeyPatch, gpus: list[str], seen: list[str]
+) -> None:
+    """GPUs are dealt to the processes in turn, before any of them has asked CUDA; this process sees what it saw."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    result = run_groups(work("see"), [[0, 1], [2], [3]], lambda rows: None, gpus)
+
+    assert sorted(result.counts) == seen
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_merging_adds_counts_that_only_some_have() -> None:
