@@ -11,7 +11,8 @@ from artifacts.errors import InputError, UsageError
 from artifacts.run import Run, seen_within
 from artifacts.tables import read_table
 from batch.indexed import open_index, recent_events
-from batch.retrieve import Candidates, Index, Lists, require_packable, retrieve, seen_lists
+from batch.merge import Candidates, Lists, require_packable
+from batch.retrieve import Index, retrieve, seen_lists
 from batch.rules import Rule, choose, fill, order_by_score
 from batch.session import Session
 from features.cross import cross_features, match_seen

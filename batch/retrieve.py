@@ -1,4 +1,4 @@
-"""From interest vectors to the candidates of each user: search, drop what was seen, merge, keep, score again."""
+"""From interest vectors to the candidates of each user: search, merge, search wider where that falls short."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from artifacts.contract import MOST_INTERESTS
 from artifacts.errors import UsageError
+from batch.merge import Candidates, Lists, in_order, merge_interests
 from batch.stages import stage
 from features.encode import NO_ITEM, list_parts, require_rows
 
@@ -16,7 +16,6 @@ GPU_LIMIT = 2048  # the most neighbours and the most lists that FAISS searches o
 WIDENINGS = 4  # how often the search for a short list is doubled
 
 _NEVER = 1 << 30
-_MISSING, _LOW, _WORD = np.uint64(0xFFFF_FFFF_FFFF_FFFF), np.uint64(0xFFFF_FFFF), np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,58 +44,16 @@ class Index:
     append: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     refine: int = 1
 
+    @property
+    def scores_exactly(self) -> bool:
+        """Whether the scores of a search are those of :func:`inner_products_of`, bit for bit."""
+        return self.refine > 1 or isinstance(self.ivf, faiss.IndexIVFFlat)
+
     def queries(self, interests: np.ndarray) -> np.ndarray:
         """Give what the index is searched with for *interests*, float32 [n, d]: float32 [n, width], contiguous."""
         if not len(self.append):
             return interests
         return np.hstack([interests, np.broadcast_to(self.append, (len(interests), len(self.append)))])
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """One list of int64 index rows for each user, one after the other; each list ascends without repeats.
-
-    Attributes:
-        rows: int64 [sum of counts].
-        counts: int64 [users].
-    """
-
-    rows: np.ndarray
-    counts: np.ndarray
-
-    def of(self, chosen: np.ndarray) -> "Lists":
-        """Only the lists of the users for whom *chosen*, bool [users], is true."""
-        return Lists(self.rows[np.repeat(chosen, self.counts)], self.counts[chosen])
-
-    def have(self, users: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether row ``rows[i]`` is in the list of user ``users[i]``; both int64 [n], gives bool [n]."""
-        keys = np.repeat(np.arange(len(self.counts)), self.counts) << 32 | self.rows
-        wanted = users << 32 | rows
-        places = np.searchsorted(keys, wanted)
-        return np.asarray(np.append(keys, -1)[places] == wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """At most C items for each user, best first, ties ascending by item.
-
-    Attributes:
-        rows: int64 [users, C], index rows; ``NO_ITEM`` where there are fewer.
-        scores: float32 [users, C], inner products; ``-inf`` where there is no item.
-        interests: uint8 [users, C], number of the interest that found the item; 0 where there is none.
-        dropped: int64 [users], how many items stood before the last of these, or before a missing one, that the user
-            has had.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-    interests: np.ndarray
-    dropped: np.ndarray
-
-    def put(self, users: np.ndarray, others: "Candidates") -> None:
-        """Replace the candidates of the users for whom *users*, bool [users], is true by those of *others*."""
-        for name in self.__slots__:
-            getattr(self, name)[users] = getattr(others, name)
 
 
 def seen_lists(seen: pa.RecordBatch, index_rows: np.ndarray, *, within: int | None) -> Lists:
@@ -163,8 +120,7 @@ def _without_blas(threads: int) -> None:
 def _refined(index: Index, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Give the *k* best of *rows*, int64 [queries, more], by the items' own vectors, ties by row, as `search` does."""
     scores = inner_products_of(queries, np.broadcast_to(np.arange(len(rows))[:, None], rows.shape), index.vectors, rows)
-    keys = np.where(rows == NO_ITEM, _MISSING, _descending(scores) << _WORD | rows.view(np.uint64))
-    best = _candidates(_first(keys, k), np.uint64(0), np.zeros(len(rows), np.int64))
+    best = in_order(rows, scores, np.zeros((1, 1), np.uint8), np.zeros(len(rows), np.int64), limit=k)
     return best.rows, np.maximum(best.scores, np.finfo(np.float32).min)  # as FAISS says where there is none
 
 
@@ -217,81 +173,6 @@ def require_searchable(device: str, *, k: int) -> None:
         )
 
 
-def require_packable(items: int, interests: int) -> None:
-    """Refuse more interests than are published, or items than fit beside an interest in the 64 bits that are sorted.
-
-    Raises:
-        UsageError: If they do not fit.
-    """
-    if interests > MOST_INTERESTS:
-        raise UsageError(f"{interests} interests a user: expected at most {MOST_INTERESTS}; train a model with fewer")
-    if items >= (most := 1 << (32 - _bits_of(interests))):
-        raise UsageError(f"{items} items with {interests} interests a user: expected fewer than {most} items")
-
-
-def merge_interests(rows: np.ndarray, scores: np.ndarray, seen: Lists, *, limit: int) -> Candidates:
-    """Join what the interests of each user found: an item once, with its best score; nothing that was seen.
-
-    Ties go to the interest with the lower number, and between items to the lower row.
-
-    Args:
-        rows: int64 [interests, users, n], index rows; ``NO_ITEM`` where an interest found fewer.
-        scores: float32 [interests, users, n], descending in each row.
-        seen: What each user must not get.
-        limit: C, how many to keep for a user at the most.
-    """
-    interests, _, found = rows.shape
-    bits = _bits_of(interests)
-    marked = rows << bits.astype(np.int64)  # of NO_ITEM negative, whatever the interest
-    marked |= np.arange(interests)[:, None, None]
-    if interests == 1 or found <= limit:
-        return _merge(_of_users(marked), _of_users(scores), seen, bits, limit)
-    first_scores, first = faiss.merge_knn_results(scores, marked, keep_max=True)
-    merged = _merge(first, first_scores, seen, bits, limit)
-    left_out = (first[:, -1] >= 0) & ~(merged.scores[:, -1] > first_scores[:, -1])  # perhaps, of what was found
-    if left_out.any():
-        every, of_every = _of_users(marked[:, left_out]), _of_users(scores[:, left_out])
-        merged.put(left_out, _merge(every, of_every, seen.of(left_out), bits, limit))
-    return merged
-
-
-def _of_users(array: np.ndarray) -> np.ndarray:
-    """Lay what the interests of a user found beside each other: [interests, users, n] to [users, interests * n]."""
-    return np.ascontiguousarray(array.swapaxes(0, 1)).reshape(array.shape[1], -1)
-
-
-def _merge(marked: np.ndarray, scores: np.ndarray, seen: Lists, bits: np.uint64, limit: int) -> Candidates:
-    """Keep the best of each user, of index rows with the interest in their last *bits*, int64 [users, n], any order."""
-    found = marked.view(np.uint64)
-    keys = (found >> bits) << (_WORD + bits)  # of NO_ITEM all bits: last when sorted
-    keys |= _descending(scores) << bits
-    keys |= found & _mask(bits)
-    keys.sort(axis=1)  # by item, the best score first
-    items = keys >> (_WORD + bits)
-    wanted = items != _MISSING >> (_WORD + bits)
-    wanted[:, 1:] &= items[:, 1:] != items[:, :-1]
-    keys = np.where(wanted, (keys >> bits) << _WORD | items << bits | keys & _mask(bits), _MISSING)
-    had = _places_of(items, seen)
-    had_keys = keys.ravel()[had]
-    keys.ravel()[had] = _MISSING
-    keys = _first(keys, limit)
-    owners = had // items.shape[1]
-    dropped = np.bincount(owners[had_keys < keys[owners, -1]], minlength=len(keys))
-    return _candidates(keys, bits, dropped)
-
-
-def _places_of(items: np.ndarray, seen: Lists) -> np.ndarray:
-    """Find what is *seen* at its first place in the flat *items*, uint64 [users, n], which ascend for each user.
-
-    Each thing seen is looked up among those found: of a user these are many more, and both ascend.
-    """
-    owners = np.arange(len(items), dtype=np.uint64)
-    keys = (owners[:, None] << _WORD | items).ravel()
-    asked = np.repeat(owners, seen.counts) << _WORD | seen.rows.view(np.uint64)
-    places = np.searchsorted(keys, asked)
-    return np.asarray(places[keys[np.minimum(places, len(keys) - 1)] == asked])
-
-
 def retrieve(
     index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, fetch: int
 ) -> Candidates:
@@ -325,73 +206,30 @@ def retrieve(
             index, part, counts[narrow], seen.of(narrow), limit=limit, k=k, nprobe=nprobe
         )
         found.put(narrow, again)
-    return _score_again(index, vectors, counts, found)
+    return found if index.scores_exactly else _score_again(index, vectors, counts, found)
 
 
 def _search_and_merge(
     index: Index, vectors: np.ndarray, counts: np.ndarray, seen: Lists, *, limit: int, k: int, nprobe: int
 ) -> tuple[Candidates, np.ndarray]:
     """Give candidates, and for each user the score that no item exceeds which the search did not show, float32."""
-    interests = np.arange(counts.max(initial=1))[:, None]
-    active, starts = interests < counts, np.cumsum(counts) - counts
-    found, scores = search(index, vectors.take((starts + interests)[active], axis=0), k=k, nprobe=nprobe)
+    rows, scores = search(index, vectors, k=k, nprobe=nprobe)
+    active = np.arange(counts.max(initial=1)) < counts[:, None]
+    rows, scores = _padded(rows, active, NO_ITEM), _padded(scores, active, float(np.finfo(np.float32).min))
+    return merge_interests(rows, scores, seen, limit=limit), scores[:, :, -1].max(axis=1)
+
+
+def _padded(rows: np.ndarray, active: np.ndarray, nothing: float) -> np.ndarray:
+    """Lay *rows* [sum of active, k] where *active*, bool [users, interests], is true, and *nothing* elsewhere."""
     if active.all():
-        rows = found.reshape(*active.shape, k)
-        scores = scores.reshape(rows.shape)
-    else:
-        rows = np.full((*active.shape, k), NO_ITEM)
-        rows[active] = found
-        padded = np.full(rows.shape, np.finfo(np.float32).min)  # as FAISS says where the lists had fewer
-        padded[active] = scores
-        scores = padded
-    return merge_interests(rows, scores, seen, limit=limit), scores[:, :, -1].max(axis=0)
+        return rows.reshape(*active.shape, -1)
+    padded = np.full((*active.shape, rows.shape[1]), nothing, rows.dtype)
+    padded[active] = rows
+    return padded
 
 
 def _score_again(index: Index, vectors: np.ndarray, counts: np.ndarray, found: Candidates) -> Candidates:
     """Compute the scores from the vectors themselves: FAISS's depend on what it stores and on its own sums."""
     starts = np.cumsum(counts) - counts
     scores = inner_products_of(vectors, starts[:, None] + found.interests, index.vectors, found.rows)
-    bits = _bits_of(int(counts.max(initial=1)))
-    keys = _descending(scores) << _WORD | found.rows.view(np.uint64) << bits | found.interests
-    keys = np.where(found.rows == NO_ITEM, _MISSING, keys)
-    keys.sort(axis=1)
-    return _candidates(keys, bits, found.dropped)
-
-
-def _first(keys: np.ndarray, limit: int) -> np.ndarray:
-    """Give the *limit* least keys of each row in order, ``_MISSING`` where there are fewer: uint64 [rows, limit]."""
-    if keys.shape[1] > 2 * limit:
-        keys = np.partition(keys, limit, axis=1)[:, :limit]
-    keys.sort(axis=1)
-    lacking = max(limit - keys.shape[1], 0)
-    return np.pad(keys, ((0, 0), (0, lacking)), constant_values=_MISSING) if lacking else keys[:, :limit]
-
-
-def _candidates(keys: np.ndarray, bits: np.uint64, dropped: np.ndarray) -> Candidates:
-    """Read keys of score, item and interest, uint64 [users, C], in order."""
-    missing = keys == _MISSING
-    rows = np.where(missing, NO_ITEM, ((keys & _LOW) >> bits).astype(np.int64))
-    scores = np.where(missing, np.float32(-np.inf), _ascending(keys >> _WORD))
-    interests = np.where(missing, 0, keys & _mask(bits)).astype(np.uint8)
-    return Candidates(rows, scores, interests, dropped)
-
-
-def _bits_of(interests: int) -> np.uint64:
-    """How many bits the number of an interest takes."""
-    return np.uint64((interests - 1).bit_length())
-
-
-def _mask(bits: np.uint64) -> np.uint64:
-    return np.uint64((1 << int(bits)) - 1)
-
-
-def _descending(scores: np.ndarray) -> np.ndarray:
-    """Bits of float32 as unsigned numbers that ascend where the scores descend; 0.0 and -0.0 are one."""
-    bits = np.ascontiguousarray(scores + np.float32(0)).view(np.uint32)
-    return np.where(bits >> np.uint32(31), bits, bits ^ np.uint32(0x7FFF_FFFF)).astype(np.uint64)
-
-
-def _ascending(words: np.ndarray) -> np.ndarray:
-    """The scores that :func:`_descending` was given."""
-    bits = words.astype(np.uint32)
-    return np.where(bits >> np.uint32(31), bits, bits ^ np.uint32(0x7FFF_FFFF)).astype(np.uint32).view(np.float32)
+    return in_order(found.rows, scores, found.interests, found.dropped, limit=found.rows.shape[1])

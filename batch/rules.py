@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batch.retrieve import Lists
+from batch.merge import Lists
 from features.encode import NO_ITEM
 
 

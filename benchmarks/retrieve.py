@@ -12,8 +12,9 @@ import faiss
 import numpy as np
 
 from batch.ivf import IndexOptions, train
+from batch.merge import Lists
 from batch.nprobe import tune
-from batch.retrieve import Index, Lists, retrieve
+from batch.retrieve import Index, retrieve
 from benchmarks.ratio import in_turn
 
 ITEMS, WIDTH, GROUPS = 200_000, 64, 2_000

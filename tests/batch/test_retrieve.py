@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from artifacts.errors import UsageError
-from batch.retrieve import (
-    Candidates,
-    Index,
-    Lists,
-    merge_interests,
-    most_of,
-    require_packable,
-    require_searchable,
-    retrieve,
-    search,
-)
+from batch.merge import Candidates, Lists, merge_interests, require_packable
+from batch.retrieve import Index, inner_products_of, most_of, require_searchable, retrieve, search
 from features.encode import NO_ITEM
 
 LAW = settings(max_examples=25, deadline=None)
@@ -43,8 +34,8 @@ def merge_slowly(rows: np.ndarray, scores: np.ndarray, seen: list[int], limit: i
 def merged(rows: np.ndarray, scores: np.ndarray, seen: list[list[int]], limit: int) -> Candidates:
     """Merge rows and scores [users, interests, n], put into the order in which FAISS gives them."""
     order = np.lexsort((-scores, rows == NO_ITEM))
-    ordered = (np.take_along_axis(array, order, axis=2).swapaxes(0, 1) for array in (rows, scores))
-    return merge_interests(*(np.ascontiguousarray(array) for array in ordered), lists_of(seen), limit=limit)
+    ordered = [np.take_along_axis(array, order, axis=2) for array in (rows, scores)]
+    return merge_interests(*ordered, lists_of(seen), limit=limit)
 
 
 def listed(found: Candidates, user: int) -> list[tuple[int, float, int]]:
@@ -228,6 +219,38 @@ def test_too_few_items_leave_gaps_and_never_the_last_row() -> None:
 
     assert sorted(found.rows[0].tolist()) == [NO_ITEM] * 4 + [0, 1, 2, 3]
     assert found.dropped.tolist() == [1]
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 33, 64, 67, 128])
+def test_a_flat_index_gives_the_inner_products_themselves(width: int) -> None:
+    """FAISS's score of a vector that it stores as it is has the bits of the inner product, wherever in a list it is."""
+    rng = np.random.default_rng(width)
+    index = make_index(rng.standard_normal((500, width), dtype=np.float32), lists=3, nprobe=3)
+    queries = rng.standard_normal((9, width), dtype=np.float32)
+
+    rows, scores = search(index, queries, k=500, nprobe=3)
+
+    assert index.scores_exactly
+    asked = np.broadcast_to(np.arange(9)[:, None], rows.shape)
+    assert np.array_equal(scores, inner_products_of(queries, asked, index.vectors, rows))
+
+
+def test_scores_of_a_compressed_index_are_computed_again() -> None:
+    """Eight bits a number find the items; scores and their order are those of the vectors themselves."""
+    rng = np.random.default_rng(12)
+    vectors, query = rng.standard_normal((300, 8), dtype=np.float32), rng.standard_normal((2, 8), dtype=np.float32)
+    coarse = faiss.IndexFlatIP(8)
+    ivf = faiss.IndexIVFScalarQuantizer(coarse, 8, 1, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    ivf.train(vectors)
+    ivf.add(vectors)
+    index = replace(make_index(vectors, lists=1, nprobe=1), ivf=ivf)
+
+    found = retrieve(index, query, np.array([2]), lists_of([[]]), limit=20, fetch=300)
+
+    assert not index.scores_exactly
+    assert (np.diff(found.scores[0]) <= 0).all()
+    best = (vectors[found.rows[0]] * query[found.interests[0]]).sum(axis=1)
+    np.testing.assert_allclose(found.scores[0], best, rtol=0, atol=1e-5)
 
 
 def test_equal_vectors_go_by_item() -> None:

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from batch.retrieve import Lists
+from batch.merge import Lists
 from batch.rules import choose, fill, order_by_score
 from features.encode import NO_ITEM
 
