@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from artifacts.bundle import OUTPUT_NAMES, Bundle, Tensor, feature_of, input_names
+from artifacts.bundle import OUTPUT_NAMES, Bundle, Role, Tensor, feature_of, input_names
 from artifacts.canary import ABSOLUTE, NARROW_ABSOLUTE, RELATIVE, read_canary
 from artifacts.errors import CorruptError, DeviceError, InputError, ParityError, UsageError
 from artifacts.tables import opening_arrow
+from batch.bound import DEVICE, Bound, Form
 from batch.machine import usable_cores
 from batch.profile import GPU_PROVIDER, Device, choose_device
 from batch.stages import stage
@@ -32,6 +33,10 @@ _TYPES = {
     "tensor(float16)": "float16",
 }
 
+# What ONNX Runtime and CUDA say when a batch, or the graph itself, does not fit.
+_NO_MEMORY = re.compile(r"out of memory|failed to allocate memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE)
+_BATCH = {Role.ITEM: "batch_items", Role.USER: "batch_users", Role.RANKER: "batch_lists"}
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,7 +48,8 @@ class Session:
         rows: Rows of every batch the graph is given; a smaller one is padded with zeros.
         device: Where it runs.
         workers: How many threads may call :meth:`run` at once: on a CPU one operator runs in one thread, and batches
-            side by side. That is quicker than one batch in many threads, and no bit depends on the number.
+            side by side. That is quicker than one batch in many threads, and no bit depends on the number. On a GPU it
+            is one, whose batches go through buffers that stay (:mod:`batch.bound`).
     """
 
     def __init__(self, bundle: Bundle, runtime: Any, *, rows: int, device: Device, workers: int) -> None:
@@ -55,6 +61,7 @@ class Session:
         self._runtime = runtime
         self._types = {tensor.name: np.dtype(tensor.type) for tensor in bundle.inputs}
         self._limits = _limits(bundle)
+        self._bound: Bound | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
         """Run one batch.
@@ -68,17 +75,55 @@ class Session:
 
         Raises:
             InputError: If an id lies outside its vocabulary, or a gap bucket outside the buckets.
+            DeviceError: If memory does not suffice; the message has the batch size to use.
             ValueError: If an input is missing, or has more than ``rows`` rows.
         """
         names = list(outputs or OUTPUT_NAMES[self.bundle.role])
         feed = {name: self._ready(name, inputs[name]) for name in self._types}
         try:
             with stage("run"):
-                results = self._runtime.run(names, feed)
+                results = self._computed(names, feed)
         except _RUNTIME_ERRORS as error:
+            if _NO_MEMORY.search(str(error)):
+                raise DeviceError(self._too_large()) from error
             raise InputError(f"{self.bundle.layout.graph}: the graph failed on a batch: {_words(error)}") from error
         used = len(next(iter(inputs.values())))
         return {name: result[:used] for name, result in zip(names, results, strict=True)}
+
+    def _computed(self, names: list[str], feed: Arrays) -> Sequence[np.ndarray]:
+        if self.device.name == "cpu":
+            results: Sequence[np.ndarray] = self._runtime.run(names, feed)
+            return results
+        if self._bound is None or not self._bound.fits(feed, names):
+            self._bound = None  # its memory first
+            inputs = {name: (array.shape, array.dtype) for name, array in feed.items()}
+            self._bound = Bound(self._runtime, inputs, self._output_forms(names, feed), DEVICE)
+        return self._bound.run(feed)
+
+    def _output_forms(self, names: list[str], feed: Arrays) -> dict[str, Form]:
+        """Shape and type of outputs, by the sizes that the free axes have in *feed*."""
+        sizes = {
+            axis: size
+            for tensor in self.bundle.inputs
+            for axis, size in zip(tensor.shape, feed[tensor.name].shape, strict=True)
+        }
+        outputs = {tensor.name: tensor for tensor in self.bundle.outputs}
+        return {
+            name: (
+                tuple(int(sizes[axis] if isinstance(axis, str) else axis) for axis in outputs[name].shape),
+                np.dtype(outputs[name].type),
+            )
+            for name in names
+        }
+
+    def _too_large(self) -> str:
+        key = _BATCH[self.bundle.role]
+        advice = f"set [night] {key} = {self.rows // 2}" if self.rows > 1 else "take a smaller model"
+        return (
+            f"{self.bundle.layout.graph}: out of memory on {self.device.hardware} by a batch of {self.rows} rows; "
+            f"{advice} or have fewer night.workers share the device, and run `nightrec prepare` anew, which fixes the "
+            "batch"
+        )
 
     def _ready(self, name: str, array: np.ndarray) -> np.ndarray:
         if len(array) > self.rows:
@@ -181,10 +226,17 @@ def _load(bundle: Bundle, device: Device) -> Any:
         raise DeviceError(f"this ONNX Runtime has no {device.provider}, only {ort.get_available_providers()}")
     if device.name == "gpu":
         ort.preload_dlls()
-        providers = [(device.provider, {"use_tf32": "0"}), "CPUExecutionProvider"]
+        # Memory is taken as it is needed, and not doubled each time: FAISS has its index on the same GPU.
+        about = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+        providers = [(device.provider, about), "CPUExecutionProvider"]
     try:
         runtime = ort.InferenceSession(str(bundle.layout.graph), options, providers=providers)
     except _RUNTIME_ERRORS as error:
+        if _NO_MEMORY.search(str(error)):
+            raise DeviceError(
+                f"{bundle.layout.graph}: out of memory on {device.hardware} when it was loaded; have fewer "
+                "night.workers share the device, or take one with more memory"
+            ) from error
         raise CorruptError(f"{bundle.layout.graph}: ONNX Runtime cannot load it: {_words(error)}") from error
     if (found := runtime.get_providers()[0]) != device.provider:
         raise DeviceError(f"asked ONNX Runtime for {device.provider}, but got {found}: {_why_no_gpu()}")
