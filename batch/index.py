@@ -43,6 +43,7 @@ from batch.towers import UserVectors, vectors_of
 FORMAT = 1
 TYPES = ("Flat", "SQ8", "PQ")
 MOST_WEIGHT = 1000
+_AT_ONCE = 65_536  # vectors that are looked at
 
 
 def build_index(
@@ -210,20 +211,27 @@ def _select(
     rows = np.flatnonzero(eligible & signal).astype(np.int32)
     vectors = gather_vectors(run, item_ids, rows, more=more)
     own = vectors[:, : vectors.shape[1] - more]  # a popular item without a vector of use is left out all the same
-    finite = np.isfinite(own).all(axis=1)
-    zero = ~own.any(axis=1)
-    good = finite & ~zero
+    parts = [slice(start, start + _AT_ONCE) for start in range(0, len(rows), _AT_ONCE)]
+    finite, used = np.empty(len(rows), bool), np.empty(len(rows), bool)
+    for part in parts:
+        finite[part], used[part] = np.isfinite(own[part]).all(axis=1), own[part].any(axis=1)
+    good = finite & used
     counts = {
         "ineligible": int((~eligible).sum()),
         "no_signal": int((eligible & ~signal).sum()),
         "nan_vectors": int((~finite).sum()),
-        "zero_vectors": int(zero.sum()),
+        "zero_vectors": int((~used).sum()),
         "indexed": int(good.sum()),
     }
     if not good.any():
         reasons = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         raise InputError(f"{run.folder}: none of the {len(item_ids)} items can be indexed ({reasons or 'no items'})")
-    return (rows, vectors, counts) if good.all() else (rows[good], vectors[good], counts)
+    end = 0
+    for part in parts if not good.all() else []:  # in place: a second copy of all vectors may not fit
+        kept = vectors[part][good[part]]
+        vectors[end : end + len(kept)] = kept
+        end += len(kept)
+    return rows[good], vectors[: counts["indexed"]], counts
 
 
 def _write(run: Run, index: Index, item_ids: pa.Array, said: dict[str, Any], inputs: str) -> None:

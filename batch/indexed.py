@@ -48,9 +48,10 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
     layout = run.layout.index
     for path in (layout.ivf, layout.parameters):
         verify_file(path)
-    ivf = read_ivf(layout.ivf)
     said = read_json(layout.parameters)
     append = np.array(said.get("append", []), np.float32)
+    filled_again = len(append) > 0 and isinstance(run, Replay)
+    ivf = read_ivf(layout.ivf, mapped=not filled_again)
     items = read_table(layout.items)["item"].to_numpy()
     vectors = gather_vectors(run, item_ids, items, more=len(append))
     if (ivf.ntotal, ivf.d) != vectors.shape:
@@ -59,7 +60,7 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
             f"are {vectors.shape[0]} of width {vectors.shape[1]}; run the step `index` again"
         )
     nprobe = ivf.nprobe
-    if len(append) and isinstance(run, Replay):
+    if filled_again:
         _fill_again(ivf, vectors)
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
         ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
@@ -78,14 +79,19 @@ def _fill_again(ivf: Any, vectors: np.ndarray) -> None:
     ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
 
 
-def read_ivf(path: Any) -> Any:
+def read_ivf(path: Any, *, mapped: bool = True) -> Any:
     """Read a FAISS file whose bytes the caller has verified; gives an ``IndexIVF`` of inner products.
+
+    Args:
+        path: The file; it must stay as it is while the index is used.
+        mapped: Leave the lists in the file: all processes that search it share one copy, which the system may drop
+            and read again. FAISS ends the process that changes such an index.
 
     Raises:
         CorruptError: If it holds another kind of index, or none.
     """
     try:
-        ivf = faiss.read_index(str(path))
+        ivf = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
         raise CorruptError(f"{path}: expected a FAISS index ({error}); run the step `index` again") from error
     if not isinstance(ivf, faiss.IndexIVF) or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from artifacts.documents import read_json
 from artifacts.errors import CorruptError, InputError, StaleRunError, UsageError
 from artifacts.run import Run
 from artifacts.tables import read_table, writing_table
+from batch import index as step
 from batch.index import _encode_sample, build_index
 from batch.interests import compute_interests
 from batch.items import embed_items
@@ -89,6 +91,26 @@ def test_the_index_holds_each_item_that_can_be_recommended(prepared: Run, user_b
     assert read_json(prepared.layout.index.parameters)["counts"] == counts
     ivf = faiss.read_index(str(prepared.layout.index.ivf))
     assert ivf.ntotal == 34
+
+
+def test_what_is_left_out_takes_no_second_copy(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every third vector left out, in parts of 1,000, the others move up, and one copy of all is ever held."""
+    vectors = clustered(30_000)
+    vectors[::3] = 0
+    gathered = vectors.copy()
+    monkeypatch.setattr(step, "_AT_ONCE", 1_000)
+    monkeypatch.setattr(step, "gather_vectors", lambda *arguments, **more: gathered)
+    catalogue = pa.table({"eligible": [True] * 30_000, "signal": [True] * 30_000})
+    tracemalloc.start()
+    rows, left, counts = step._select(make_run(), catalogue, pa.array(range(30_000)), more=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert rows.tolist() == [row for row in range(30_000) if row % 3]
+    assert np.array_equal(left, vectors[rows])
+    assert (counts["zero_vectors"], counts["indexed"]) == (10_000, 20_000)
+    assert np.shares_memory(left, gathered)
+    assert peak < vectors.nbytes // 2
 
 
 def test_faiss_rows_are_the_rows_of_items(prepared: Run, user_bundle: Bundle) -> None:

@@ -1,6 +1,9 @@
 """An index opened with the vectors of its items, and what users have had as its rows."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -110,6 +113,42 @@ def test_an_index_that_is_changed_or_no_ivf_of_inner_products_is_refused(indexed
     write_index(indexed, np.array([1, 2, 3, 5, 6]), VECTORS[[1, 2, 3, 5, 6]], metric=faiss.METRIC_L2)
     with pytest.raises(CorruptError, match="expected an IVF of inner products, found a IndexIVFFlat"):
         open_index(indexed, IDS, device="cpu")
+
+
+MAPPED = """
+import sys
+import faiss
+import numpy as np
+from batch.indexed import read_ivf
+
+def held():  # bytes of memory that is this process's own
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+before = held()
+ivf = read_ivf(sys.argv[1], mapped=sys.argv[2] == "mapped")
+found = ivf.search(np.eye(4, 64, dtype=np.float32), 5, params=faiss.SearchParametersIVF(nprobe=8))
+print(held() - before, *(array.tobytes().hex() for array in found))
+"""
+
+
+def test_who_searches_an_index_shares_its_file(tmp_path: Path) -> None:
+    """Of 21 MB of lists a process holds none itself; what it finds are the very bits of an index in memory."""
+    vectors = np.random.default_rng(3).standard_normal((80_000, 64), dtype=np.float32)
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(64), 64, 8, faiss.METRIC_INNER_PRODUCT)
+    ivf.train(vectors[:400])
+    ivf.add(vectors)
+    path = tmp_path / "ivf.faiss"
+    faiss.write_index(ivf, str(path))
+
+    said = {}
+    for how in ("mapped", "read"):
+        command = [sys.executable, "-c", MAPPED, str(path), how]
+        said[how] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert int(said["mapped"][0]) < 6_000_000
+    assert int(said["read"][0]) > 18_000_000
+    assert said["mapped"][1:] == said["read"][1:]
 
 
 def test_vectors_are_gathered_from_every_range(indexed: Run) -> None:
