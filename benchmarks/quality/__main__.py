@@ -1,7 +1,8 @@
 """``make quality``: every system on every data set, over three seeds; ``build/quality.json``, and tables for the docs.
 
-The file: data set, part (``retrieval``, ``ranking``, ``chain``, ``steady``), system, metric, and there [mean,
-deviation] over seeds; a floor has no seed, and its deviation is 0. Settings stand in ``benchmarks/quality/chosen.py``.
+The file: data set, part (``retrieval``, ``ranking``, ``variants``, ``chain``, ``index``, ``steady``, ``cold``,
+``findings``), system, metric, and there [mean, deviation] over seeds; a floor has no seed, and its deviation is 0, as
+is that of what has one seed. Settings stand in ``benchmarks/quality/chosen.py``.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchmarks.quality.data import DATA_SETS
 
 OUT = Path("build/quality.json")
 PAGE = Path("docs/quality.md")
+TRIALS = Path("benchmarks/quality/searched.json")  # by benchmarks.quality.search
 SEEDS = (1, 2, 3)
 ORDER = ("online_retail", "complete_journey", "ml100k", f"ml100k{measure.LAST_DAY}")  # the longest first
 
@@ -69,7 +71,8 @@ def main() -> None:
     print(f"written to {OUT}")
     if not asked.short:
         command = " ".join(["make quality"] if not sys.argv[1:] else ["python -m benchmarks.quality", *sys.argv[1:]])
-        report.write(PAGE, found, f"{datetime.now(UTC).date()}, commit {commit()}, by `{command}`")
+        trials = json.loads(TRIALS.read_text()) if TRIALS.exists() else {}
+        report.write(PAGE, found, f"{datetime.now(UTC).date()}, commit {commit()}, by `{command}`", trials)
         print(f"tables written to {PAGE}")
 
 

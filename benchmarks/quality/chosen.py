@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from benchmarks.quality.learned import Setting
 from benchmarks.quality.ranking import RankSetting
+from benchmarks.quality.rechub import RechubSetting
 from models.bst import BstConfig
 from models.fit import FitOptions
 from models.mind import MindConfig
@@ -33,8 +34,16 @@ RETRIEVAL = {
     for data, systems in EPOCHS.items()
 }
 LISTS = FitOptions(epochs=6, batch=32, learning_rate=0.001, targets=5, ratio=4)
+FEW_LISTS = replace(LISTS, epochs=20, batch=16)  # MovieLens has 117 of them
+NEW_LISTS = replace(LISTS, epochs=3, learning_rate=0.0003)
+NETWORK = BstConfig(mlp=(256, 128, 64))
 RANKING = {
-    "all": RankSetting(BstConfig(mlp=(256, 128, 64)), LISTS),
-    "new": RankSetting(BstConfig(mlp=(256, 128, 64)), replace(LISTS, epochs=3, learning_rate=0.0003)),
+    "ml100k": {"all": RankSetting(NETWORK, FEW_LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
+    "complete_journey": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
+    "online_retail": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
 }
-RECHUB_EPOCHS = 5
+RECHUB = {
+    "ml100k": RechubSetting(),
+    "complete_journey": RechubSetting(last_days=GROCER.last_days),
+    "online_retail": RechubSetting(),
+}

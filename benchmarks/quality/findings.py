@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.quality import learned
 from benchmarks.quality.learned import Setting
+from benchmarks.quality.lines import Lines
 from benchmarks.quality.protocol import Part, Scorer
 
 Judge = Callable[[Part, Scorer], dict[str, float]]
@@ -30,10 +31,11 @@ def settings(chosen: Setting) -> dict[str, Setting]:
     return found
 
 
-def measured(part: Part, chosen: Setting, judge: Judge, *, seed: int) -> dict[str, dict[str, float]]:
+def measured(part: Part, chosen: Setting, judge: Judge, lines: Lines, *, seed: int) -> dict[str, dict[str, float]]:
     """Fit every setting and let *judge* measure its scorer on *part*."""
     rows = {}
     for name, setting in settings(chosen).items():
         network = learned.fit(part, "mind", setting, seed=seed)
         rows[name] = judge(part, learned.scorer_of(part, network, setting))
+        lines.tell(name, rows[name])
     return rows

@@ -62,7 +62,13 @@ def recent(part: Part, setting: Setting) -> Popularity | None:
 
 
 def fit(
-    part: Part, system: str, setting: Setting, *, seed: int, watch: Callable[[int, Network], None] | None = None
+    part: Part,
+    system: str,
+    setting: Setting,
+    *,
+    seed: int,
+    start: Callable[[Network], None] | None = None,
+    watch: Callable[[int, Network], None] | None = None,
 ) -> Network:
     """Fit *system* on the part's training days, for as many epochs as the setting says.
 
@@ -71,6 +77,7 @@ def fit(
         system: A key of ``NETWORKS``.
         setting: Of the network and its fitting.
         seed: What all that is drawn follows from.
+        start: Is shown the network before it is fitted, for a warm start.
         watch: Is shown the network after every epoch, from 1.
     """
     options, config = replace(setting.options, seed=seed, asks=setting.asks), replace(setting.config, seed=seed)
@@ -81,6 +88,8 @@ def fit(
     train = mind_batches(part.sequences, split, spec=spec, options=options, popularity=known)
     with reproducible(seed):
         network = NETWORKS[system](config, spec, part.vocabularies)
+        if start is not None:
+            start(network)
         if not setting.adaptive:
             network.thresholds.zero_()
         trainer = mind_trainer(network, part.sequences, split, options, known)

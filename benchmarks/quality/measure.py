@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality import findings, floors, learned, protocol, ranking, rechub, steady
-from benchmarks.quality.chosen import RANKING, RECHUB_EPOCHS, RETRIEVAL
+from benchmarks.quality import approximate, cold, findings, floors, learned, protocol, ranking, rechub, steady, variants
+from benchmarks.quality.chosen import RANKING, RECHUB, RETRIEVAL
 from benchmarks.quality.data import DATA_SETS, DataSet
 from benchmarks.quality.learned import Network, Setting
+from benchmarks.quality.lines import Lines
 from benchmarks.quality.protocol import Part, Scorer
 from models.examples import Window
 from models.mind import Mind
@@ -20,6 +21,8 @@ CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
 LAST_DAY = "_last_day"  # the data set asked by each user's last day
 RANKER_LISTS = 4_000  # the most that rankers are fitted to; evenly spread over users
 CHAIN = ("all.ndcg@10", "new.ndcg@10")
+ONE_SEED_OF_PEERS = ("complete_journey", "online_retail")  # large: other projects' models and BST's variants, once
+WITHOUT_EXTRAS = ("complete_journey",)  # the largest: without BST's variants and a MIND that is fitted anew
 
 
 def present(name: str) -> DataSet:
@@ -64,16 +67,25 @@ def floor_systems() -> dict[str, Floor]:
 
 def floors_of(name: str, *, short: bool) -> Figures:
     """Choose every floor's setting on the validation part, of equals the first, and judge it on the test part."""
-    data = present(name)
-    valid = protocol.validation(data)
-    test = protocol.last_days(data) if name.endswith(LAST_DAY) else protocol.test(data)
+    torch.set_num_threads(1)
+    data, lines = present(name), Lines(f"{name}, floors")
+    valid, test = protocol.validation(data), test_part(name, data)
     rows = {}
     for system, (settings, scorer) in floor_systems().items():
         tried = settings[:2] if short else settings
         setting = max(tried, key=lambda one: worth(judged(valid, scorer(valid, one))))
         rows[system] = judged(test, scorer(test, setting))
-        tell(name, system, rows[system], str(setting))
-    return {"retrieval": rows}
+        lines.tell(system, rows[system], str(setting))
+    newcomers = {} if name.endswith(LAST_DAY) else cold.of_users(test, RETRIEVAL[data.name]["mind"].popular_days)
+    for what, row in newcomers.items():
+        lines.tell(what, row)
+    lines.finish()
+    return {"retrieval": rows, "cold": newcomers}
+
+
+def test_part(name: str, data: DataSet) -> Part:
+    """Give what is judged: the days from T2, or each user's last day."""
+    return protocol.last_days(data) if name.endswith(LAST_DAY) else protocol.test(data)
 
 
 # --- what is fitted -------------------------------------------------------------------------------------------------
@@ -88,36 +100,103 @@ def seed_of(name: str, seed: int, *, peers: bool) -> Figures:
         peers: Whether other projects' models are fitted too, in environments of their own.
     """
     torch.set_num_threads(1)
-    data = present(name)
-    settings = RETRIEVAL[data.name]
-    by_last_day = name.endswith(LAST_DAY)
-    part = protocol.last_days(data) if by_last_day else protocol.test(data)
+    data, lines = present(name), Lines(f"{name}, seed {seed}")
+    settings, part = RETRIEVAL[data.name], test_part(name, data)
     networks, rows = {}, {}
     for system, setting in settings.items():
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
-        tell(name, f"{system}, seed {seed}", rows[system])
-    how = {"last_days": settings["mind"].last_days, "epochs": RECHUB_EPOCHS, "seed": seed}
-    if peers and (theirs := rechub.scorer(part, **how)) is not None:
-        rows["torch_rechub"] = judged(part, theirs)
-        tell(name, f"torch_rechub, seed {seed}", rows["torch_rechub"])
-    if by_last_day:  # small, and with more questions than its days have: here fourteen settings can be compared
-        return {"retrieval": rows, "findings": findings.measured(part, settings["mind"], judged, seed=seed)}
-    mind = networks["mind"]
-    steadiness = {
-        how: {"overlap@50": steady.overlap(part, mind, starts)}
-        for how, starts in steady.starts_of(mind, seed).items()
-        if isinstance(mind, Mind)
-    }
-    tell(name, f"steady, seed {seed}", {how: value["overlap@50"] for how, value in steadiness.items()})
-    return {"retrieval": rows, "steady": steadiness, **ranked(data, part, mind, settings["mind"], seed=seed)}
+        lines.tell(system, rows[system])
+    peers = peers and (seed == 1 or data.name not in ONE_SEED_OF_PEERS)
+    if peers and (theirs := rechub.scorers(part, RECHUB[data.name], seed=seed)) is not None:
+        rows["torch_rechub"] = judged(part, theirs[-1])
+        lines.tell("torch_rechub", rows["torch_rechub"])
+    mind, setting = networks["mind"], settings["mind"]
+    if name.endswith(LAST_DAY):  # small, and with more questions than its days have: fourteen settings are compared
+        found = {"retrieval": rows, "findings": findings.measured(part, setting, judged, lines, seed=seed)}
+    else:
+        found = {"retrieval": rows, **steadiness(data, part, mind, setting, lines, seed=seed)}
+        found |= ranking_parts(data, part, mind, setting, lines, seed=seed, peers=peers)
+        found |= cold_items(part, mind, setting, lines, seed=seed)
+        found["index"] = approximate.measured(part, mind, setting)
+        for how, row in found["index"].items():
+            lines.tell(f"{how} search", row)
+    lines.finish()
+    return found
 
 
-def ranked(data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: int) -> Figures:
+def steadiness(data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines, *, seed: int) -> Figures:
+    """Measure how much of a list stays: when an event is added, and when MIND is fitted anew."""
+    if not isinstance(mind, Mind):
+        raise TypeError(f"expected a Mind, found {type(mind).__name__}")
+    starts = steady.starts_of(mind, seed)
+    rows = {how: {"overlap@50": steady.overlap(part, mind, start)} for how, start in starts.items()}
+    lines.tell("one event more", {how: row["overlap@50"] for how, row in rows.items()})
+    if data.name not in WITHOUT_EXTRAS:
+        again = steady.retrained(data, part, mind, setting, seed=seed)
+        lines.tell("fitted anew", {how: row["overlap@50"] for how, row in again.items()})
+        rows |= again
+    return {"steady": rows}
+
+
+def cold_items(part: Part, mind: Network, setting: Setting, lines: Lines, *, seed: int) -> Figures:
+    """Order items that nobody has had: by the MIND that is fitted, by one that never met an unknown id, by chance."""
+    alone = replace(setting, popular_weight=0.0)
+    rows = {"new items": cold.of_items(part, learned.scorer_of(part, mind, alone))}
+    if not rows["new items"]:
+        return {}
+    knowing = replace(setting, config=replace(setting.config, unknown_rate=0.0))
+    network = learned.fit(part, "mind", knowing, seed=seed)
+    rows["new items, no id unknown in training"] = cold.of_items(part, learned.scorer_of(part, network, alone))
+    rows["new items, by chance"] = {"above": 0.5}
+    for what, row in rows.items():
+        lines.tell(what, row)
+    return {"cold": rows}
+
+
+def ranking_parts(
+    data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines, *, seed: int, peers: bool
+) -> Figures:
     """Fit the rankers on what a MIND of the days before T1 retrieved on those from it to T2; judge them after T2.
 
     Where what the user had is left out of the lists, as in ``new``, BST learns from such lists too, as a night's does.
     """
+    train, asked = ranker_lists(data, part, mind, setting, seed=seed)
+    rows = {"retrieval": ranking.quality(asked["all"].found.scores, asked["all"])}
+    lines.tell("lists", rows["retrieval"], f"{len(train['all'].questions)} to learn from")
+    orders = {}
+    for system in ranking.RANKERS:
+        if system == "din" and seed > 1 and data.name in WITHOUT_EXTRAS:
+            continue
+        ranker = ranking.fit(train["all"], system, RANKING[data.name]["all"], seed=seed)
+        orders[system] = ranking.order(asked["all"], ranker, RANKING[data.name]["all"])
+        rows[system] = ranking.quality(orders[system], asked["all"])
+        lines.tell(system, rows[system])
+    if (
+        peers
+        and (theirs := rechub.ranker_scores(train["all"], asked["all"], RANKING[data.name]["all"], seed=seed))
+        is not None
+    ):
+        rows["rechub_bst"] = ranking.quality(theirs, asked["all"])
+        lines.tell("torch-rechub's BST", rows["rechub_bst"])
+    of_new = ranking.fit(train["new"], "bst", RANKING[data.name]["new"], seed=seed)
+    published = {
+        "all": ranking.reordered(asked["all"], orders["bst"]),
+        "new": ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING[data.name]["new"])),
+    }
+    plain = {kind: lists.found.items for kind, lists in asked.items()}
+    chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, published)}
+    lines.tell("chain", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
+    found: Figures = {"ranking": rows, "chain": {way: {key: row[key] for key in CHAIN} for way, row in chain.items()}}
+    if data.name not in WITHOUT_EXTRAS and (seed == 1 or data.name not in ONE_SEED_OF_PEERS):
+        found["variants"] = variants.measured(train["all"], asked["all"], RANKING[data.name]["all"], lines, seed=seed)
+    return found
+
+
+def ranker_lists(
+    data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: int
+) -> tuple[dict[str, ranking.Lists], dict[str, ranking.Lists]]:
+    """Retrieve what rankers learn from and what they order, each with repeats (``all``) and without (``new``)."""
     earlier = protocol.validation(data)
     before = learned.scorer_of(earlier, learned.fit(earlier, "mind", setting, seed=seed), setting)
     days = ranking.days_of(earlier, Window(earlier.cut_us, part.cut_us))
@@ -127,21 +206,7 @@ def ranked(data: DataSet, part: Part, mind: Network, setting: Setting, *, seed: 
     for kind in ("all", "new"):
         train[kind] = replace(ranking.retrieve(earlier, days, before, new=kind == "new"), part=part)
         asked[kind] = ranking.retrieve(part, part.questions, now, new=kind == "new")
-    rows = {"retrieval": ranking.quality(asked["all"].found.scores, asked["all"])}
-    by_bst = {}
-    for system in ranking.RANKERS:
-        ranker = ranking.fit(train["all"], system, RANKING["all"], seed=seed)
-        scores = ranking.order(asked["all"], ranker, RANKING["all"])
-        rows[system] = ranking.quality(scores, asked["all"])
-        tell(data.name, f"{system}, seed {seed}", rows[system])
-        if system == "bst":
-            by_bst["all"] = ranking.reordered(asked["all"], scores)
-    of_new = ranking.fit(train["new"], "bst", RANKING["new"], seed=seed)
-    by_bst["new"] = ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING["new"]))
-    plain = {kind: lists.found.items for kind, lists in asked.items()}
-    chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, by_bst)}
-    tell(data.name, f"chain, seed {seed}", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
-    return {"ranking": rows, "chain": {way: {key: row[key] for key in CHAIN} for way, row in chain.items()}}
+    return train, asked
 
 
 # --- seeds together -------------------------------------------------------------------------------------------------
@@ -168,10 +233,3 @@ def together(found: Iterable[Figures]) -> dict[str, dict[str, dict[str, list[flo
 def mean_and_deviation(values: list[float]) -> list[float]:
     """Give [mean, deviation]; one value deviates by 0."""
     return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
-
-
-def tell(data: str, what: str, measured: dict[str, float], how: str = "") -> None:
-    """Print some figures in a line."""
-    shown = ("all.hr@50", "new.hr@50", "all.ndcg@10", "new.ndcg@10")
-    kept = {key: measured[key] for key in shown if key in measured} or measured
-    print(f"  {data} {what}: {'  '.join(f'{key} {value:.3f}' for key, value in kept.items())}  {how}", flush=True)

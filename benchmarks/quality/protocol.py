@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from artifacts.bundle import FeatureSpec
 from benchmarks.quality.data import DataSet
@@ -114,12 +115,14 @@ def _read(data: DataSet, known_until: date) -> tuple[Sequences, FeatureSpec, dic
 
 def best(scores: npt.NDArray[np.floating], k: int) -> Ints:
     """Give each row's *k* best columns, best first, ties to the lower one: [N, k]."""
-    bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32)
-    ordered = np.where(bits < 0, np.int64(-(2**31)) - bits, bits.astype(np.int64))  # floats as integers in their order
-    keys = (-ordered << 32) + np.arange(scores.shape[1])
-    some = np.partition(keys, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
-    some.sort(axis=1)
-    return some & 0xFFFFFFFF
+    scores, k = np.ascontiguousarray(scores, dtype=np.float32), min(k, scores.shape[1])
+    least = torch.from_numpy(scores).topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).numpy()
+    above, level = scores > least, scores == least
+    left = k - above.sum(axis=1, keepdims=True)
+    kept = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= left))
+    columns = np.nonzero(kept)[1].reshape(len(scores), k)
+    order = np.argsort(-np.take_along_axis(scores, columns, 1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, 1)
 
 
 def had_before(part: Part, questions: Examples) -> tuple[Ints, Ints]:

@@ -41,11 +41,15 @@ class RankSetting:
         config: Of the network; those that have no blocks leave what is said of them.
         options: How it is fitted.
         popular_days: Of the cross feature ``popularity``.
+        cross: What of each user and candidate it is told.
+        gaps: Whether it is told how long ago each behaviour was.
     """
 
     config: BstConfig
     options: FitOptions
     popular_days: int = 7
+    cross: tuple[str, ...] = CROSS
+    gaps: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,34 +108,48 @@ def days_of(part: Part, window: Window) -> Examples:
     return next_day(part.sequences, window, zone=part.zone)
 
 
-def rank_spec(part: Part) -> FeatureSpec:
-    """Say what every ranker is told."""
-    return replace(part.spec, cross_features=CROSS)
+def rank_spec(part: Part, setting: RankSetting) -> FeatureSpec:
+    """Say what a ranker of the setting is told."""
+    edges = part.spec.gap_edges if setting.gaps else ()
+    return replace(part.spec, gap_edges=edges, cross_features=setting.cross)
 
 
-def inputs_of(lists: Lists, days: int) -> dict[str, npt.NDArray[Any]]:
+def inputs_of(lists: Lists, setting: RankSetting) -> dict[str, npt.NDArray[Any]]:
     """Give a ranker's inputs, as of each question's time."""
-    night = Night(popular_days=days)
+    night = Night(popular_days=setting.popular_days)
     return ranker_inputs(lists.part.sequences, lists.questions, lists.index, lists.found,
-                         spec=rank_spec(lists.part), night=night)  # fmt: skip
+                         spec=rank_spec(lists.part, setting), night=night)  # fmt: skip
+
+
+def drawn(lists: Lists, setting: RankSetting, *, seed: list[int]) -> tuple[Lists, npt.NDArray[np.bool_]]:
+    """Keep the positives of each list that has any, and draw negatives of it; says which places are filled, [N, C]."""
+    useful = lists.take((lists.found.labels == POSITIVE).any(axis=1))
+    options = setting.options
+    kept, filled = draw_negatives(useful.found, positives=options.targets, ratio=options.ratio, seed=seed)
+    return replace(useful, found=kept), filled
+
+
+def epoch_of(
+    lists: Lists, setting: RankSetting, *, seed: int
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Give all that one epoch learns from: inputs, labels [N, C], and which places are filled [N, C]."""
+    kept, filled = drawn(lists, setting, seed=[seed, 0])
+    return inputs_of(kept, setting), (kept.found.labels == POSITIVE).astype(np.float32), filled
 
 
 def batches(lists: Lists, setting: RankSetting) -> Batches:
     """Batches for the trainer: the positives of each list, and negatives of it that are drawn anew every epoch."""
     options = setting.options
-    useful = lists.take((lists.found.labels == POSITIVE).any(axis=1))
 
     def begin(epoch: int) -> Epoch:
-        drawn, filled = draw_negatives(
-            useful.found, positives=options.targets, ratio=options.ratio, seed=[options.seed, epoch]
-        )
+        kept, filled = drawn(lists, setting, seed=[options.seed, epoch])
 
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
-            kept = replace(useful, questions=useful.questions.take(rows), found=drawn.take(rows))
-            labels = (kept.found.labels == POSITIVE).astype(np.float32)
-            return inputs_of(kept, setting.popular_days), labels, filled[rows].astype(np.float32)
+            some = kept.take(rows)
+            labels = (some.found.labels == POSITIVE).astype(np.float32)
+            return inputs_of(some, setting), labels, filled[rows].astype(np.float32)
 
-        return Epoch(len(useful.questions), assemble)
+        return Epoch(len(kept.questions), assemble)
 
     return Batches(begin, batch=options.batch, seed=options.seed)
 
@@ -141,7 +159,8 @@ def fit(
 ) -> Ranker:
     """Fit a ranker, a key of ``RANKERS``, to which candidates of *lists* came true; arguments as in learned.fit."""
     setting = replace(setting, options=replace(setting.options, seed=seed), config=replace(setting.config, seed=seed))
-    part, options, spec = lists.part, setting.options, rank_spec(lists.part)
+    part, options = lists.part, setting.options
+    spec = rank_spec(part, setting)
     with reproducible(seed):
         train = batches(lists, setting)
         network = RANKERS[system](setting.config, spec, part.vocabularies)
@@ -162,7 +181,7 @@ def order(lists: Lists, network: Ranker, setting: RankSetting) -> npt.NDArray[np
     for start in range(0, len(lists.questions), LISTS_AT_ONCE):
         some = lists.take(np.arange(start, min(start + LISTS_AT_ONCE, len(lists.questions))))
         with torch.no_grad():
-            told = inputs_of(some, setting.popular_days).values()
+            told = inputs_of(some, setting).values()
             parts.append(network(*(torch.from_numpy(array) for array in told)).numpy())
     scores: npt.NDArray[np.float32] = np.concatenate(parts)
     return scores

@@ -1,7 +1,8 @@
-"""How steady recommendations are: a user's best 50 before and after one more event, by what routing starts from."""
+"""How steady recommendations are: a user's best 50 before and after one more event, and before and after a fit."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -9,15 +10,20 @@ import torch
 from torch import Tensor
 
 from artifacts.bundle import Role, input_names
+from benchmarks.quality import learned, protocol
+from benchmarks.quality.data import DataSet
+from benchmarks.quality.learned import Setting
 from benchmarks.quality.protocol import Part, best
 from features.encode import item_features
 from features.sequences import history_at
 from features.vocabulary import PADDING
 from models.candidates import item_vectors
+from models.checkpoint import checkpoint_of
 from models.embedding import look_up
 from models.examples import Examples
 from models.losses import serving_scores
 from models.mind import Mind, route
+from models.warm import start_warm
 
 LIST = 50
 Starts = Callable[[Tensor], Tensor]  # start logits [users, L, K] of the rows [users, L] of a history's items
@@ -40,12 +46,12 @@ def overlap(part: Part, mind: Mind, starts: Starts) -> float:
     with_one_more = questions.take(questions.ends - part.sequences.starts[questions.users] > 1)
     before = replace(with_one_more, ends=with_one_more.ends - 1)
     vectors = item_vectors(mind, item_features(part.sequences.catalogue, mind.spec))
-    shared = []
+    stay = []
     for at in range(0, len(before), 256):
         some = np.arange(at, min(at + 256, len(before)))
         old, new = (_lists(part, mind, vectors, asked.take(some), starts) for asked in (before, with_one_more))
-        shared += [len(np.intersect1d(a, b)) / LIST for a, b in zip(old, new, strict=True)]
-    return float(np.mean(shared))
+        stay.append(shared(old, new) * len(some))
+    return sum(stay) / len(before)
 
 
 def _lists(part: Part, mind: Mind, vectors: Tensor, questions: Examples, starts: Starts) -> npt.NDArray[np.int64]:
@@ -69,3 +75,43 @@ def _interests(mind: Mind, inputs: list[Tensor], starts: Starts) -> tuple[Tensor
     if mind.config.normalise:
         v = torch.nn.functional.normalize(v, dim=-1) / mind.config.temperature
     return torch.where(active.unsqueeze(-1), v, 0.0), active.sum(dim=-1)
+
+
+def retrained(data: DataSet, part: Part, mind: Mind, setting: Setting, *, seed: int) -> dict[str, dict[str, float]]:
+    """Fit MIND a day earlier, and go on from it with that day: warm for one epoch, or cold, which gives *mind*.
+
+    Args:
+        data: Of which *part* is the test part.
+        part: Its questions are asked of all three.
+        mind: Fitted to all days before the part.
+        setting: Of all three.
+        seed: Of all three.
+
+    Returns:
+        Of both ways the share of the earlier one's best 50 that stay, and what the new one is worth.
+    """
+    before = protocol.test(replace(data, test_from=data.test_from - timedelta(days=1)))
+    earlier = learned.fit(before, "mind", setting, seed=seed)
+    start = checkpoint_of(
+        earlier,
+        config=earlier.config,
+        spec=earlier.spec,
+        vocabularies=before.vocabularies,
+        trained_through=before.split.trained_through,
+        about={},
+    )
+    once = replace(setting, options=replace(setting.options, epochs=1))
+    warm = learned.fit(part, "mind", once, seed=seed, start=lambda fresh: start_warm(fresh, start, part.vocabularies))
+    old = protocol.lists_of(part, learned.scorer_of(before, earlier, setting))["all"]
+    rows = {}
+    for name, network in (("warm", warm), ("cold", mind)):
+        new = protocol.lists_of(part, learned.scorer_of(part, network, setting))
+        rows[name] = {"overlap@50": shared(old, new["all"])}
+        rows[name]["new.hr@50"] = protocol.judge(part, new)["new.hr@50"]
+    return rows
+
+
+def shared(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> float:
+    """Mean share of the first 50 of each list that both have; -1 is no item."""
+    pairs = zip(one[:, :LIST], other[:, :LIST], strict=True)
+    return float(np.mean([len(np.intersect1d(a[a >= 0], b)) / LIST for a, b in pairs]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import learned, protocol, ranking, rechub, steady
+from benchmarks.quality import learned, protocol, ranking, rechub, steady, variants
 from benchmarks.quality.two_tower import TwoTower
 from models.candidates import NEGATIVE, POSITIVE
 from models.fit import FitOptions
@@ -86,3 +86,47 @@ def test_every_ranker_orders_lists(part: protocol.Part, system: str) -> None:
     assert scores.shape == (2, 6)
     assert np.isfinite(scores).all()
     assert set(ranking.quality(scores, lists)) == {"auc", "gauc", "ndcg@10"}
+
+
+def test_a_change_of_what_a_ranker_is_told_reaches_it(part: protocol.Part) -> None:
+    lists = ranking.retrieve(part, part.questions, lambda asked: np.tile([6.0, 5, 4, 3, 2, 1], (len(asked), 1)))
+    setting = ranking.RankSetting(ranking.BstConfig(width=16, heads=2, mlp=(8,)), FitOptions(batch=2))
+    plain = ranking.inputs_of(lists, setting)
+    assert plain["cross"].shape == (2, 6, 4)
+    assert plain["gap"][0, :4].tolist() == [6, 6, 6, 0]  # nine and ten days: from 168 to 336 hours
+    no_gaps = ranking.inputs_of(lists, variants.CHANGES["no time gaps"](setting))
+    assert no_gaps["gap"][0, :4].tolist() == [1, 1, 1, 0]  # one bucket, and padding
+    alone = ranking.inputs_of(lists, variants.CHANGES["no cross features but the retrieval score"](setting))
+    assert alone["cross"].tolist() == plain["cross"][..., :1].tolist()
+    assert ranking.inputs_of(variants.short(lists, 2), setting)["history_item_id"].shape == (2, 2)
+
+
+def test_pairs_hold_the_newest_behaviours_last(part: protocol.Part) -> None:
+    lists = ranking.retrieve(part, part.questions, lambda asked: np.tile([6.0, 5, 4, 3, 2, 1], (len(asked), 1)))
+    setting = ranking.RankSetting(ranking.BstConfig(width=16, heads=2, mlp=(8,)), FitOptions(targets=1, ratio=1))
+    inputs = ranking.inputs_of(lists, setting)
+    kept = np.zeros((2, 6), dtype=bool)
+    kept[0, 3] = kept[1, 4] = kept[1, 0] = True
+    pairs = rechub._pairs(inputs, kept)
+    assert pairs["candidate_item_id"].tolist() == [
+        inputs["candidate_item_id"][user, item] for user, item in ((0, 3), (1, 0), (1, 4))
+    ]
+    assert pairs["history_item_id"][0, -3:].tolist() == inputs["history_item_id"][0, 2::-1].tolist()
+    assert pairs["history_item_id"][1].tolist() == pairs["history_item_id"][2].tolist()
+    assert pairs["cross"].shape == (3, 4)
+
+
+def test_lists_that_stay_are_counted_without_their_order() -> None:
+    one = np.arange(100)[None] * np.array([[1], [1]])
+    other = np.stack([one[0, ::-1], np.r_[np.arange(25, 50), np.arange(200, 275)]])
+    assert steady.shared(one, other) == pytest.approx((0 + 0.5) / 2)
+
+
+def test_a_warm_start_goes_on_from_the_night_before(made, part: protocol.Part) -> None:
+    """With a learning rate of nearly nothing the warm one stays what it was, and its lists too."""
+    still = replace(SETTING, options=replace(SETTING.options, learning_rate=1e-12))
+    mind = learned.fit(part, "mind", SETTING, seed=3)
+    rows = steady.retrained(made, part, mind, still, seed=3)
+    assert set(rows) == {"warm", "cold"}
+    assert all(set(row) == {"overlap@50", "new.hr@50"} for row in rows.values())
+    assert rows["warm"]["overlap@50"] == pytest.approx(6 / 50)  # six items fit into fifty places: all of them stay

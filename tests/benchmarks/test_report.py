@@ -38,6 +38,29 @@ def test_the_chain_stands_beside_the_floors_of_retrieval() -> None:
     ]
 
 
+def test_rows_without_a_metric_have_an_empty_cell_and_no_rivals_no_bold() -> None:
+    cold = {"new items": {"share": [0.25, 0.0], "above": [0.625, 0.0]}, "by chance": {"above": [0.5, 0.0]}}
+    assert report.table("cold", cold) == [
+        "| of whom or what nothing is known | share | above |",
+        "|---|---|---|",
+        "| new items | 0.250 | 0.625 |",
+        "| by chance |  | 0.500 |",
+    ]
+
+
+def test_what_was_tried_stands_beside_each_other_with_the_best_in_bold() -> None:
+    chosen = {"epoch": 3, "epochs": 8, "new.hr@50": 0.5, "all.hr@50": 0.25}
+    better = {"epoch": 8, "epochs": 8, "new.hr@50": 0.5, "all.hr@50": 0.5}
+    lines = report.searched({"mind": {"chosen": chosen, "width 32": better}, "torch_rechub": {"chosen": chosen}})
+    assert "2 of MIND, up to 4 interests, 1 of torch-rechub's MIND" in lines[0]
+    assert lines[2:] == [
+        "| tried | MIND, up to 4 interests | torch-rechub's MIND |",
+        "|---|---|---|",
+        "| chosen | 0.500 / 0.250, 3 | **0.500 / 0.250, 3** |",
+        "| width 32 | **0.500 / 0.500, 8** |  |",
+    ]
+
+
 def test_what_lies_around_the_tables_stays_and_old_tables_go(tmp_path: Path) -> None:
     page = tmp_path / "quality.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
