@@ -140,14 +140,20 @@ def index_parameters_of(layout: ReleaseLayout, manifest: Manifest) -> dict[str, 
 def batches_of(
     paths: Sequence[Path], columns: Sequence[str] | None = None, *, most: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of verified tables, of all their *columns* or of some, at most *most* rows at a time."""
+    """Stream the rows of verified tables, of all their *columns* or of some, at most *most* rows at a time.
+
+    So many rows are a copy: who still holds the last of a record batch does not hold all of it while the next is read.
+    """
     for path in paths:
         with opening_arrow(path, columns=columns) as reader:
             for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                step = most or max(1, batch.num_rows)
-                for start in range(0, batch.num_rows, step):
-                    yield batch.slice(start, step)
+                yield from _pieces(reader.get_batch(number), most)
+
+
+def _pieces(batch: pa.RecordBatch, most: int | None) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, most or max(1, batch.num_rows)):
+        rows = batch.slice(start, most)
+        yield pa.ipc.read_record_batch(rows.serialize(), rows.schema) if most else rows
 
 
 def schema_of(paths: Sequence[Path]) -> pa.Schema:

@@ -1,18 +1,25 @@
 """What a night publishes, found, verified and read: on tables of a few rows, each written by hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from artifacts import tables
 from artifacts.digest import document_digest
 from artifacts.documents import write_json
 from artifacts.errors import CorruptError, StaleRunError
 from artifacts.layout import ReleaseLayout, sidecar_of
 from artifacts.release import ContentFile, Manifest
 from artifacts.run import Run, run_key_of
-from artifacts.tables import finish_file, read_sidecar, writing_table
+from artifacts.tables import finish_file, opening_arrow, read_sidecar, writing_table
+from release import content
 from release.content import (
     batches_of,
     content_files,
@@ -193,3 +200,29 @@ def test_tables_share_a_schema(tmp_path: Path) -> None:
     assert schema_of([tmp_path / "a.arrow", tmp_path / "none.arrow"]).names == ["user_id", "rank"]
     with pytest.raises(CorruptError, match=r"^expected at least one table, found none$"):
         schema_of([])
+
+
+def test_a_record_batch_is_gone_before_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who streams some rows at a time and keeps the last of them holds no whole record batch of the one before."""
+    monkeypatch.setattr(tables, "BATCH_ROWS", 4096)
+    path, schema = tmp_path / "table.arrow", pa.schema([pa.field("gap", pa.int64(), nullable=False)])
+    with writing_table(path, schema, metadata={}, inputs="") as writer:
+        writer.write(pa.table([np.arange(3 * 4096)], schema=schema))
+    allocated = []
+
+    @contextmanager
+    def watching(path: Path, **more: Any) -> Iterator[Any]:
+        with opening_arrow(path, **more) as reader:
+
+            def get_batch(number: int) -> pa.RecordBatch:
+                allocated.append(pa.total_allocated_bytes())
+                return reader.get_batch(number)
+
+            yield SimpleNamespace(num_record_batches=reader.num_record_batches, get_batch=get_batch)
+
+    monkeypatch.setattr(content, "opening_arrow", watching)
+    numbers = [number for rows in batches_of([path], most=100) for number in rows.column(0).to_pylist()]
+
+    assert numbers == list(range(3 * 4096))
+    assert len(allocated) == 3
+    assert max(allocated) - allocated[0] < 4096 * 8 / 2
