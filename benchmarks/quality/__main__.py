@@ -22,7 +22,21 @@ OUT = Path("build/quality.json")
 PAGE = Path("docs/quality.md")
 TRIALS = Path("benchmarks/quality/searched.json")  # by benchmarks.quality.search
 SEEDS = (1, 2, 3)
-ORDER = ("online_retail", "complete_journey", "ml100k", f"ml100k{measure.LAST_DAY}")  # the longest first
+ORDER = ("online_retail", "complete_journey", "ml100k", f"ml100k{measure.LAST_DAY}")
+FLOORS = 0  # no seed
+SECONDS = {  # of one processor, about: who is long begins first
+    ("complete_journey", FLOORS): 300,
+    ("complete_journey", 1): 1000,
+    ("complete_journey", 2): 400,
+    ("complete_journey", 3): 400,
+    ("online_retail", FLOORS): 100,
+    ("online_retail", 1): 1100,
+    ("online_retail", 2): 350,
+    ("online_retail", 3): 350,
+    ("ml100k", 1): 150,
+    ("ml100k", 2): 150,
+    ("ml100k", 3): 150,
+}
 
 
 def here(names: list[str]) -> list[str]:
@@ -37,13 +51,17 @@ def here(names: list[str]) -> list[str]:
 
 
 def measured(names: list[str], *, seeds: tuple[int, ...], workers: int, short: bool) -> dict[str, Any]:
-    """Measure data sets: floors and seeds side by side, each in a process of one thread."""
+    """Measure data sets: floors and seeds side by side, each in a process of one thread, the longest first."""
+    jobs = [(name, seed) for name in names for seed in (FLOORS, *seeds)]
+    jobs.sort(key=lambda job: -SECONDS.get(job, 0))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs: dict[str, list[Future[measure.Figures]]] = {}
-        for name in names:
-            fitted = [pool.submit(measure.seed_of, name, seed, peers=not short) for seed in seeds]
-            jobs[name] = [pool.submit(measure.floors_of, name, short=short), *fitted]
-        return {name: measure.together(job.result() for job in several) for name, several in jobs.items()}
+        done: dict[tuple[str, int], Future[measure.Figures]] = {}
+        for name, seed in jobs:
+            if seed == FLOORS:
+                done[name, seed] = pool.submit(measure.floors_of, name, short=short)
+            else:
+                done[name, seed] = pool.submit(measure.seed_of, measure.Job(name, seed, short))
+        return {name: measure.together(done[name, seed].result() for seed in (FLOORS, *seeds)) for name in names}
 
 
 def commit() -> str:

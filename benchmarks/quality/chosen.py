@@ -44,6 +44,6 @@ RANKING = {
 }
 RECHUB = {
     "ml100k": RechubSetting(),
-    "complete_journey": RechubSetting(last_days=GROCER.last_days),
+    "complete_journey": RechubSetting(epochs=3, last_days=GROCER.last_days),  # a minute each
     "online_retail": RechubSetting(),
 }

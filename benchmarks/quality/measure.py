@@ -1,7 +1,7 @@
 """Every figure of one data set and one seed, as {part: {system: {metric: value}}}, and seeds put together."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,12 @@ CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
 LAST_DAY = "_last_day"  # the data set asked by each user's last day
 RANKER_LISTS = 4_000  # the most that rankers are fitted to; evenly spread over users
 CHAIN = ("all.ndcg@10", "new.ndcg@10")
-ONE_SEED_OF_PEERS = ("complete_journey", "online_retail")  # large: other projects' models and BST's variants, once
-WITHOUT_EXTRAS = ("complete_journey",)  # the largest: without BST's variants and a MIND that is fitted anew
+FIRST = 1  # the seed with which everything is measured
+ONE_SEED = {  # what would take too long with every seed
+    "online_retail": ("peers", "variants", "cold"),
+    "complete_journey": ("peers", "ranking", "cold", "index"),
+}
+LEFT_OUT = {"complete_journey": ("variants", "retrained", "rechub_bst")}  # and with any
 
 
 def present(name: str) -> DataSet:
@@ -91,14 +95,38 @@ def test_part(name: str, data: DataSet) -> Part:
 # --- what is fitted -------------------------------------------------------------------------------------------------
 
 
-def seed_of(name: str, seed: int, *, peers: bool) -> Figures:
-    """Fit every learned system on all days before the test part, with one seed, and judge it there.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process measures.
 
-    Args:
+    Attributes:
         name: Of the data set.
         seed: What all that is drawn follows from.
-        peers: Whether other projects' models are fitted too, in environments of their own.
+        short: Whether other projects' models are left out, and rankers are fitted for one epoch.
     """
+
+    name: str
+    seed: int
+    short: bool = False
+
+    def measures(self, what: str) -> bool:
+        """Say whether *what* is measured with this seed."""
+        if what in LEFT_OUT.get(self.name, ()) or (self.short and what in ("peers", "rechub_bst")):
+            return False
+        return self.seed == FIRST or what not in ONE_SEED.get(self.name, ())
+
+    @property
+    def rankers(self) -> dict[str, ranking.RankSetting]:
+        """How rankers are fitted to lists with repeats, ``all``, and without, ``new``."""
+        chosen = RANKING[self.name]
+        if not self.short:
+            return chosen
+        return {kind: replace(one, options=replace(one.options, epochs=1)) for kind, one in chosen.items()}
+
+
+def seed_of(job: Job) -> Figures:
+    """Fit every learned system on all days before the test part, with one seed, and judge it there."""
+    name, seed = job.name, job.seed
     torch.set_num_threads(1)
     data, lines = present(name), Lines(f"{name}, seed {seed}")
     settings, part = RETRIEVAL[data.name], test_part(name, data)
@@ -107,33 +135,35 @@ def seed_of(name: str, seed: int, *, peers: bool) -> Figures:
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
         lines.tell(system, rows[system])
-    peers = peers and (seed == 1 or data.name not in ONE_SEED_OF_PEERS)
-    if peers and (theirs := rechub.scorers(part, RECHUB[data.name], seed=seed)) is not None:
+    if job.measures("peers") and (theirs := rechub.scorers(part, RECHUB[data.name], seed=seed)) is not None:
         rows["torch_rechub"] = judged(part, theirs[-1])
         lines.tell("torch_rechub", rows["torch_rechub"])
     mind, setting = networks["mind"], settings["mind"]
     if name.endswith(LAST_DAY):  # small, and with more questions than its days have: fourteen settings are compared
         found = {"retrieval": rows, "findings": findings.measured(part, setting, judged, lines, seed=seed)}
     else:
-        found = {"retrieval": rows, **steadiness(data, part, mind, setting, lines, seed=seed)}
-        found |= ranking_parts(data, part, mind, setting, lines, seed=seed, peers=peers)
-        found |= cold_items(part, mind, setting, lines, seed=seed)
-        found["index"] = approximate.measured(part, mind, setting)
-        for how, row in found["index"].items():
-            lines.tell(f"{how} search", row)
+        found = {"retrieval": rows, **steadiness(job, data, part, mind, setting, lines)}
+        if job.measures("ranking"):
+            found |= ranking_parts(job, data, part, mind, setting, lines)
+        if job.measures("cold"):
+            found |= cold_items(part, mind, setting, lines, seed=seed)
+        if job.measures("index"):
+            found["index"] = approximate.measured(part, mind, setting)
+            lines.tell("exact search", found["index"]["exact"])
+            lines.tell("the index", found["index"]["ivf"])
     lines.finish()
     return found
 
 
-def steadiness(data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines, *, seed: int) -> Figures:
+def steadiness(job: Job, data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines) -> Figures:
     """Measure how much of a list stays: when an event is added, and when MIND is fitted anew."""
     if not isinstance(mind, Mind):
         raise TypeError(f"expected a Mind, found {type(mind).__name__}")
-    starts = steady.starts_of(mind, seed)
+    starts = steady.starts_of(mind, job.seed)
     rows = {how: {"overlap@50": steady.overlap(part, mind, start)} for how, start in starts.items()}
     lines.tell("one event more", {how: row["overlap@50"] for how, row in rows.items()})
-    if data.name not in WITHOUT_EXTRAS:
-        again = steady.retrained(data, part, mind, setting, seed=seed)
+    if job.measures("retrained"):
+        again = steady.retrained(data, part, mind, setting, seed=job.seed)
         lines.tell("fitted anew", {how: row["overlap@50"] for how, row in again.items()})
         rows |= again
     return {"steady": rows}
@@ -154,42 +184,38 @@ def cold_items(part: Part, mind: Network, setting: Setting, lines: Lines, *, see
     return {"cold": rows}
 
 
-def ranking_parts(
-    data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines, *, seed: int, peers: bool
-) -> Figures:
+def ranking_parts(job: Job, data: DataSet, part: Part, mind: Network, setting: Setting, lines: Lines) -> Figures:
     """Fit the rankers on what a MIND of the days before T1 retrieved on those from it to T2; judge them after T2.
 
     Where what the user had is left out of the lists, as in ``new``, BST learns from such lists too, as a night's does.
     """
+    seed, how = job.seed, job.rankers
     train, asked = ranker_lists(data, part, mind, setting, seed=seed)
     rows = {"retrieval": ranking.quality(asked["all"].found.scores, asked["all"])}
     lines.tell("lists", rows["retrieval"], f"{len(train['all'].questions)} to learn from")
     orders = {}
     for system in ranking.RANKERS:
-        if system == "din" and seed > 1 and data.name in WITHOUT_EXTRAS:
-            continue
-        ranker = ranking.fit(train["all"], system, RANKING[data.name]["all"], seed=seed)
-        orders[system] = ranking.order(asked["all"], ranker, RANKING[data.name]["all"])
+        ranker = ranking.fit(train["all"], system, how["all"], seed=seed)
+        orders[system] = ranking.order(asked["all"], ranker, how["all"])
         rows[system] = ranking.quality(orders[system], asked["all"])
         lines.tell(system, rows[system])
-    if (
-        peers
-        and (theirs := rechub.ranker_scores(train["all"], asked["all"], RANKING[data.name]["all"], seed=seed))
-        is not None
-    ):
-        rows["rechub_bst"] = ranking.quality(theirs, asked["all"])
-        lines.tell("torch-rechub's BST", rows["rechub_bst"])
-    of_new = ranking.fit(train["new"], "bst", RANKING[data.name]["new"], seed=seed)
+    if job.measures("peers") and job.measures("rechub_bst"):
+        theirs = rechub.ranker_scores(train["all"], asked["all"], how["all"], seed=seed)
+        if theirs is not None:
+            rows["rechub_bst"] = ranking.quality(theirs, asked["all"])
+            lines.tell("torch-rechub's BST", rows["rechub_bst"])
+    of_new = ranking.fit(train["new"], "bst", how["new"], seed=seed)
     published = {
         "all": ranking.reordered(asked["all"], orders["bst"]),
-        "new": ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, RANKING[data.name]["new"])),
+        "new": ranking.reordered(asked["new"], ranking.order(asked["new"], of_new, how["new"])),
     }
     plain = {kind: lists.found.items for kind, lists in asked.items()}
-    chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, published)}
+    judged_chain = {"retrieve": protocol.judge(part, plain), "retrieve_rank": protocol.judge(part, published)}
+    chain = {way: {key: row[key] for key in CHAIN} for way, row in judged_chain.items()}
     lines.tell("chain", {f"{way} {key}": row[key] for way, row in chain.items() for key in CHAIN})
-    found: Figures = {"ranking": rows, "chain": {way: {key: row[key] for key in CHAIN} for way, row in chain.items()}}
-    if data.name not in WITHOUT_EXTRAS and (seed == 1 or data.name not in ONE_SEED_OF_PEERS):
-        found["variants"] = variants.measured(train["all"], asked["all"], RANKING[data.name]["all"], lines, seed=seed)
+    found: Figures = {"ranking": rows, "chain": chain}
+    if job.measures("variants"):
+        found["variants"] = variants.measured(train["all"], asked["all"], how["all"], lines, seed=seed)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.quality import __main__ as main
 from benchmarks.quality import measure
 
 
@@ -18,3 +19,25 @@ def test_each_metric_is_the_mean_and_the_deviation_over_seeds() -> None:
 def test_parts_of_different_jobs_lie_side_by_side() -> None:
     found = measure.together([{"steady": {"item": {"overlap@50": 0.9}}}, {"chain": {"retrieve": {"all.ndcg@10": 0.2}}}])
     assert set(found) == {"steady", "chain"}
+
+
+def test_what_takes_long_is_measured_with_the_first_seed_alone() -> None:
+    first, second = (measure.Job("online_retail", seed) for seed in (1, 2))
+    assert first.measures("variants")
+    assert not second.measures("variants")
+    assert second.measures("ranking")
+    assert measure.Job("ml100k", 2).measures("variants")
+    assert not measure.Job("complete_journey", 1).measures("variants")
+
+
+def test_the_short_form_leaves_peers_out_and_fits_rankers_once_over() -> None:
+    job = measure.Job("ml100k", 1, short=True)
+    assert not job.measures("peers")
+    assert job.measures("variants")
+    assert job.rankers["all"].options.epochs == 1
+    assert measure.Job("ml100k", 1).rankers["all"].options.epochs > 1
+
+
+def test_every_job_whose_seconds_are_told_is_a_job() -> None:
+    assert {name for name, _ in main.SECONDS} <= set(main.ORDER)
+    assert {seed for _, seed in main.SECONDS} <= {main.FLOORS, *main.SEEDS}
