@@ -18,10 +18,10 @@ from batch.recall import Sample
 from batch.retrieve import Index, nearest_lists
 
 AUTO = "auto"
-REFINE = {"Flat": 1, "SQ8": 2, "PQ": 8}  # so many times k are found, and scored again by the vectors themselves
-WORK = {"Flat": 1.0, "SQ8": 0.75, "PQ": 0.7}  # of a vector in a list; measured, 64 wide: docs/performance.md
-RESCORED = 1.5  # of a vector that is scored again, which lies anywhere
-_COSTED = 1024  # queries of the sample that tell how many vectors their lists hold
+REFINES = {"Flat": (1,), "SQ8": (1, 2), "PQ": (2, 8)}  # so many times k are found, and scored again by the vectors
+WORK = {"Flat": 1.0, "SQ8": 0.65, "PQ": 0.65}  # of a vector in a list; measured, 64 wide: docs/performance.md
+RESCORED = 16.0  # of a vector that is scored again: it is found, looked up anywhere, and sorted
+_COSTED = 256  # queries of the sample that tell how many vectors their lists hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,9 @@ class Tried:
     Attributes:
         type: What it stores of a vector.
         lists: How many lists it has.
+        refine: How many times k are found, and scored again by the vectors themselves.
         memory: How many bytes it takes.
-        nprobe: The least that meets the recall, or with which more adds nothing.
+        nprobe: The least that meets the recall; or from which more adds nothing, or costs more than what does meet it.
         recall: On the half of the sample that chooses; None without users.
         meets: Whether the lower end of the recall's interval meets the target.
         cost: Of one query, in vectors compared.
@@ -40,6 +41,7 @@ class Tried:
 
     type: str
     lists: int
+    refine: int
     memory: int
     nprobe: int
     recall: float | None
@@ -68,25 +70,31 @@ def choose_index(
         UsageError: If nothing fits into ``options.memory``.
     """
     kinds, lists = types_that_fit(options, *items.shape), _lists_to_try(options, len(items))
-    best: tuple[Index, IndexOptions, Chosen] | None = None
+    best: tuple[Tried, Index, IndexOptions, Chosen] | None = None
     tried: list[Tried] = []
 
     def attempt(kind: str, lists: int) -> None:
         nonlocal best
         exact = replace(options, type=kind, lists=lists)
-        index = replace(make(exact), refine=REFINE[kind])
-        chosen = choose_nprobe(index, halves[0], options.recall_target)
-        tried.append(_tried(index, exact, chosen, halves[0]))
-        if best is None or _rank(tried[-1]) < min(map(_rank, tried[:-1])):
-            best = index, exact, chosen
+        built = make(exact)
+        for refine in REFINES[kind]:
+            index = replace(built, refine=refine)
+            costs = _costs(index, kind, halves[0])
+            most = int((costs < best[0].cost).sum()) if best and best[0].meets else built.ivf.nlist
+            if most:
+                chosen = choose_nprobe(index, halves[0], options.recall_target, most=most)
+                tried.append(_tried(index, exact, chosen, float(costs[chosen.nprobe - 1])))
+                if best is None or _rank(tried[-1]) < _rank(best[0]):
+                    best = tried[-1], index, exact, chosen
 
+    measurable = len(halves[0].counts) > 0
     fitting = [number for number in lists if _fits(options, kinds[0], len(items), items.shape[1], number)]
-    for number in fitting if len(halves[0].counts) else fitting[:1]:
+    for number in fitting if measurable else fitting[:1]:
         attempt(kinds[0], number)
     assert best is not None
-    for kind in kinds[1:] if len(halves[0].counts) else []:
-        attempt(kind, best[1].lists)
-    index, exact, chosen = best
+    for kind in kinds[1:] if measurable else []:
+        attempt(kind, best[2].lists)
+    _, index, exact, chosen = best
     said = {"refine": index.refine, "memory": options.memory, "tried": [asdict(one) for one in tried]}
     return index, exact, said | measured(index, halves, chosen, options)
 
@@ -125,28 +133,28 @@ def _rank(one: Tried) -> tuple[bool, float, float]:
     return not one.meets, 0.0 if one.meets else -(one.recall or 0.0), one.cost
 
 
-def _tried(index: Index, options: IndexOptions, chosen: Chosen, sample: Sample) -> Tried:
+def _tried(index: Index, options: IndexOptions, chosen: Chosen, cost: float) -> Tried:
     found = chosen.curve.get(chosen.nprobe)
-    again = RESCORED * index.refine * sample.k if index.refine > 1 else 0.0
-    scanned = _scanned(index, sample.vectors[:_COSTED], chosen.nprobe)
     items, width = index.vectors.shape
     return Tried(
         options.type,
         options.lists,
+        index.refine,
         bytes_of(options.type, items=items, width=width, lists=options.lists),
         chosen.nprobe,
         found.mean if found else None,
         found is not None and found.low >= options.recall_target,
-        round(options.lists + WORK[options.type] * scanned + again, 1),
+        cost,
     )
 
 
-def _scanned(index: Index, queries: np.ndarray, nprobe: int) -> float:
-    """Count the vectors in the *nprobe* lists nearest to a query, on average; 0 without queries."""
-    if not len(queries):
-        return 0.0
+def _costs(index: Index, kind: str, sample: Sample) -> np.ndarray:
+    """Count what a query costs with 1, 2, 3 ... lists, on average over some of the *sample*, float64 [nlist]."""
     sizes = np.array([index.ivf.invlists.list_size(number) for number in range(index.ivf.nlist)])
-    return float(sizes[nearest_lists(index, queries, nprobe)].sum() / len(queries))
+    queries = sample.vectors[:_COSTED]
+    held = sizes[nearest_lists(index, queries, len(sizes))].sum(axis=0) / max(len(queries), 1)
+    again = RESCORED * index.refine * sample.k if index.refine > 1 else 0.0
+    return np.asarray((len(sizes) + WORK[kind] * held.cumsum() + again).round(1))
 
 
 def _lists_to_try(options: IndexOptions, items: int) -> list[int]:

@@ -52,14 +52,14 @@ def halves_of(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: 
     return chooses, reports
 
 
-def choose_nprobe(index: Index, sample: Sample, target: float) -> Chosen:
+def choose_nprobe(index: Index, sample: Sample, target: float, *, most: int | None = None) -> Chosen:
     """Choose the least nprobe with which the lower end of recall's interval meets *target*.
 
     It is doubled until it does, and what lies between is halved: exactly below ``2 * STEP`` lists and else to a
-    ``STEP``-th. If none does, since vectors are stored reduced, it is where more lists add nothing; all lists if
-    there are no users.
+    ``STEP``-th. If none does, since vectors are stored reduced or more than *most* would be needed, it is where more
+    lists add nothing; all lists if there are no users.
     """
-    most = min(index.ivf.nlist, index.most)
+    most = min(index.ivf.nlist, index.most, most or index.ivf.nlist)
     curve: dict[int, Recall] = {}
 
     def meets(nprobe: int) -> bool:
