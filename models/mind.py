@@ -34,7 +34,7 @@ class MindConfig:
         start_rows: M, rows of the Gaussian table that start logits come from.
         hidden: Widths of the ReLU layers of H, between the routing and the last linear layer.
         profile_width: Of the embedding of each profile feature.
-        power: p of the label-aware attention in training; may be infinite.
+        power: p of the label-aware attention in training; ``inf`` scores an item by its best interest, as serving does.
         attention: Whether an item is scored through its ``"own"`` mix of interests, as serving does, or every
             negative through the mix of the positive, the ``"label"`` (the paper's).
         normalise: Whether item vectors have length 1, and interests length 1 / temperature: their inner product is
@@ -51,9 +51,9 @@ class MindConfig:
     start_rows: int = 4096
     hidden: tuple[int, ...] = (256,)
     profile_width: int = 16
-    power: float = 2.0
+    power: float = math.inf
     attention: Literal["own", "label"] = "own"
-    normalise: bool = False
+    normalise: bool = True
     temperature: float = 0.05
     unknown_rate: float = 0.02
     seed: int = 1

@@ -31,9 +31,8 @@ class FitOptions:
             On MovieLens-100K half of them give HitRate@50 of 0.24 in place of 0.22 for nights, and 0.40 in place of
             0.44 for events in the middle of a sitting.
         popularity_weight: What the loss multiplies log(1 + an item's recent events) by and adds to its scores (MIND):
-            the network then learns what popularity does not say, and takes as much of it at night
-            (``retrieve.popularity_weight``). On MovieLens-100K it is better added at night alone: HitRate@50 of 0.25
-            in place of 0.23, both with a weight of 1.
+            the network then learns what popularity does not say. ``nightrec fit`` takes what the night adds,
+            ``retrieve.popularity_weight``, where this is not given.
         draws: Items that a step of sampled softmax draws, where the catalogue is not small (MIND).
         ratio: Negatives for each positive (BST).
         positive_weight: Weight of a positive beside a negative's 1, as Keras's ``class_weight = {1: ...}`` (BST).
@@ -97,5 +96,6 @@ def _require_known(options: FitOptions) -> None:
             raise UsageError(f'train.{name}: expected "{one}" or "{other}", found "{found}"')
 
 
-MIND_OPTIONS = FitOptions()
+# Of a search on validation days: docs/training.md, "Where the defaults come from".
+MIND_OPTIONS = FitOptions(asks="day", targets=12, half_life_days=60.0, batch=128)
 BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.01, batch=128, epochs=5, patience=1)

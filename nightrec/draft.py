@@ -153,12 +153,8 @@ def _epochs(sizes: Sizes, *, most: int, events: int) -> Iterator[str]:
 def _networks(sizes: Sizes) -> Iterator[str]:
     yield "[train.mind]"
     yield from _epochs(sizes, most=20, events=2_400_000)
-    if sizes.events < _LARGE:
-        yield _line("normalise", value=True, why="cosines learn sooner from few events")
-        yield _line("temperature", 0.2, "of the cosines")
     if sizes.events < _SMALL:
         yield _line("interests", 2, f"{sizes.events:,} events: small networks learn more from them")
-        yield _line("power", 1.0, "p of the label-aware attention")
     yield ""
     yield "[train.bst]"
     yield from _epochs(sizes, most=5, events=1_600_000)

@@ -14,7 +14,7 @@ from models.examples import split_by_time
 from models.fit import FitOptions, fit_bst, fit_mind
 from models.mind import MindConfig
 
-MIND = MindConfig(width=8, interests=2, hidden=(8,), start_rows=16)
+MIND = MindConfig(width=8, interests=2, hidden=(8,), start_rows=16, normalise=False, power=2.0)
 BST = BstConfig(width=16, gap_width=4, heads=2, ffn_width=8, mlp=(8,))
 OPTIONS = FitOptions(epochs=6, patience=6, batch=32, learning_rate=0.02, targets=2, verbose=False, clipnorm=1.0)
 DAYS = {"train_until": date(1970, 1, 15), "validate_until": date(1970, 1, 20), "zone": "UTC"}

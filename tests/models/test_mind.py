@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 LENGTH = 12
 IDS = [7, 19, 100, 101, 4_000_000_000, -3, 12, 55, 56, 57, 58, 59, 60]
 SPEC = FeatureSpec(("item_id", "category"), ("gender", "age"), history_length=LENGTH)
-CONFIG = MindConfig(width=8, interests=4, start_rows=32, hidden=(10,), profile_width=3, seed=11)
+CONFIG = MindConfig(width=8, interests=4, start_rows=32, hidden=(10,), profile_width=3, normalise=False, seed=11)
 VOCABULARIES = {
     "item_id": fit_vocabulary("item_id", pa.array(IDS)),
     "category": fit_vocabulary("category", pa.array(["a", "b", "c"])),

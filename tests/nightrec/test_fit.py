@@ -1,6 +1,7 @@
 """``nightrec fit``: what the networks are told, and that a checkpoint is fitted once."""
 
 import json
+import math
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import UsageError
 from nightrec.config import read_config
-from nightrec.fit import _asked, _told, spec_of
+from nightrec.fit import _asked, _told, networks_of, spec_of
 from nightrec.main import execute
 
 TRAIN = """
@@ -198,14 +199,29 @@ def test_days_of_popularity_make_a_mind_stale_that_counts_them(training: Path) -
     text = training.read_text()
     days = "\n[history]\npopular_days = 7\n"
     asked = []
-    for counts in (text, text.replace("mind = { ", "mind = { popularity_weight = 1.0, ")):
+    own = text.replace("mind = { ", "mind = { popularity_weight = 1.0, ")
+    night = text.replace("[retrieve]", "[retrieve]\npopularity_weight = 1.0")
+    for counts in (text, own, night):
         for history in ("", days):
             training.write_text(counts + history)
             asked.append(_asked(read_config(training), "mind"))
 
     assert asked[0] == asked[1]
     assert {key for key, _ in asked[2].items() ^ asked[3].items()} == {"[history]"}
+    assert {key for key, _ in asked[4].items() ^ asked[5].items()} == {"[history]"}
     assert asked[0]["[train]"] != asked[2]["[train]"]
+    assert asked[4].keys() - asked[0].keys() == {"[history]", "[retrieve] popularity_weight"}
+
+
+def test_mind_counts_popularity_as_the_night_does_or_as_it_is_told(training: Path) -> None:
+    """The weight of retrieval is the loss's too, until [train.mind] has one of its own; TOML's inf is a power."""
+    text = training.read_text().replace("[retrieve]", "[retrieve]\npopularity_weight = 1.5")
+    training.write_text(text)
+    (config, options), _ = networks_of(read_config(training))
+    assert (config.power, options.asks, options.popularity_weight) == (math.inf, "day", 1.5)
+    training.write_text(text.replace("mind = { ", 'mind = { popularity_weight = 0.0, asks = "events", power = inf, '))
+    (config, options), _ = networks_of(read_config(training))
+    assert (config.power, options.asks, options.popularity_weight) == (math.inf, "events", 0.0)
 
 
 def test_in_sample_takes_no_mind_of_another_config(training: Path, command: Any) -> None:
