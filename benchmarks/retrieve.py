@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 
 from batch.ivf import IndexOptions, train
+from batch.memory import give_back_what_is_freed
 from batch.merge import Lists
 from batch.nprobe import tune
 from batch.retrieve import Index, retrieve
@@ -47,6 +48,7 @@ def main() -> None:
     alone = replace(index, nprobe=nprobe, threads=1)
     parameters = faiss.SearchParametersIVF(nprobe=nprobe)
 
+    give_back_what_is_freed()  # as in the step
     with ThreadPoolExecutor(threads) as pool:
 
         def ours() -> None:

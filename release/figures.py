@@ -1,6 +1,7 @@
 """Tonight's tables to numbers: all that can be said of a night without looking at another."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -115,33 +116,37 @@ def measure_night(run: Run, content: Content, segments: Segments) -> Night:
     eligible, signal = (catalogue[name].to_numpy() for name in ("eligible", "signal"))
     ids = catalogue["item_id"].combine_chunks()
     edges = score_edges(content)
-    users = [compare_users(h, s) for h, s in zip(histories, content.scores, strict=True)]
-    items, item_rows = measure_items(content.items, eligible & signal)
-    indexed = np.zeros(len(ids), bool)
-    for batch in batches_of([content.index_items], ["item"]):
-        indexed[batch.column(0).to_numpy()] = True
-    empty = sum(
-        min(missing, _exhausted(run, content, shard, indexed)) for shard, (missing, _) in enumerate(users) if missing
-    )
-    side = [name for name in catalogue.column_names if name.startswith("feature_") and name != "feature_item_id"]
-    return Night(
-        scores=measure_scores(content.scores, ids, eligible, edges),
-        interests=measure_interests(content.interests),
-        items=items,
-        item_rows=item_rows,
-        histories=measure_histories(histories),
-        recent=measure_recent(seen, run.now),
-        popular=_most_popular(layout.popular),
-        missing=sum(missing for missing, _ in users),
-        empty=empty,
-        extra=sum(extra for _, extra in users),
-        signal=int(np.count_nonzero(signal)),
-        eligible=int(np.count_nonzero(eligible)),
-        catalogue=len(ids),
-        indexed=int(np.count_nonzero(indexed)),
-        features={name: int(np.count_nonzero(catalogue[name].to_numpy() == UNKNOWN_ROW)) for name in side},
-        segments=measure_segments(segments, histories, content.scores, edges),
-    )
+    with ThreadPoolExecutor(1) as aside:  # most of the work; the rest is done meanwhile
+        scores = aside.submit(measure_scores, content.scores, ids, eligible, edges)
+        users = [compare_users(h, s) for h, s in zip(histories, content.scores, strict=True)]
+        items, item_rows = measure_items(content.items, eligible & signal)
+        indexed = np.zeros(len(ids), bool)
+        for batch in batches_of([content.index_items], ["item"]):
+            indexed[batch.column(0).to_numpy()] = True
+        empty = sum(
+            min(missing, _exhausted(run, content, shard, indexed))
+            for shard, (missing, _) in enumerate(users)
+            if missing
+        )
+        side = [name for name in catalogue.column_names if name.startswith("feature_") and name != "feature_item_id"]
+        return Night(
+            interests=measure_interests(content.interests),
+            items=items,
+            item_rows=item_rows,
+            histories=measure_histories(histories),
+            recent=measure_recent(seen, run.now),
+            popular=_most_popular(layout.popular),
+            missing=sum(missing for missing, _ in users),
+            empty=empty,
+            extra=sum(extra for _, extra in users),
+            signal=int(np.count_nonzero(signal)),
+            eligible=int(np.count_nonzero(eligible)),
+            catalogue=len(ids),
+            indexed=int(np.count_nonzero(indexed)),
+            features={name: int(np.count_nonzero(catalogue[name].to_numpy() == UNKNOWN_ROW)) for name in side},
+            segments=measure_segments(segments, histories, content.scores, edges),
+            scores=scores.result(),
+        )
 
 
 def _most_popular(path: Path) -> list[int | str]:
