@@ -122,10 +122,16 @@ def types_that_fit(options: IndexOptions, items: int, width: int) -> list[str]:
 def told(said: dict[str, Any]) -> str:
     """Say in a line what ``index.json`` says of a choice."""
     again = f", {said['refine']} times k scored again" if said["refine"] > 1 else ""
-    missed = "" if any(one["meets"] for one in said["tried"]) else "; none meets the recall: see [index] in the config"
-    return (
-        f"{said['type']}{again}, {said['nprobe']:,} of {said['nlist']:,} lists, of {len(said['tried'])} tried{missed}"
-    )
+    lists = f"{said['nprobe']:,} of {said['nlist']:,} lists, of {len(said['tried'])} tried"
+    return f"{said['type']}{again}, {lists}{_missed(said)}"
+
+
+def _missed(said: dict[str, Any]) -> str:
+    if not said["curve"]:
+        return "; no user has a history to measure by"
+    if any(one["meets"] for one in said["tried"]):
+        return ""
+    return "; none meets the recall: raise [index] memory or lower recall_target"
 
 
 def _rank(one: Tried) -> tuple[bool, float, float]:

@@ -92,7 +92,7 @@ def test_where_none_meets_the_recall_the_greatest_is_kept_and_said() -> None:
     assert not any(one.meets for one in tried)
     assert dict(said["curve"])[said["nprobe"]] == max(one.recall or 0 for one in tried)
     line = told({"type": exact.type, "nlist": exact.lists, **said})
-    assert line.endswith(", of 6 tried; none meets the recall: see [index] in the config")
+    assert line.endswith(", of 6 tried; none meets the recall: raise [index] memory or lower recall_target")
 
 
 def test_without_users_the_first_that_fits_is_built() -> None:
@@ -101,6 +101,8 @@ def test_without_users_the_first_that_fits_is_built() -> None:
 
     assert (exact.type, exact.lists, said["nprobe"], said["recall"]) == ("Flat", 187, 187, None)
     assert len(said["tried"]) == 1
+    line = told({"type": exact.type, "nlist": exact.lists, **said})
+    assert line == "Flat, 187 of 187 lists, of 1 tried; no user has a history to measure by"
 
 
 @pytest.mark.parametrize("kind", ["SQ8", "PQ"])
