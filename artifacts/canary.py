@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Parity: how far two numbers may be apart, the one or the other; the exporter and the night hold to the same.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-# In int8 another processor's last bit can round a number to the next of 256, which scores feel.
+# In int8 or fp16 another processor's last bit can round a number to the next one there is, which scores feel.
 NARROW_ABSOLUTE = 1e-2
 
 

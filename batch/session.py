@@ -272,7 +272,7 @@ def _require_close(session: Session, name: str, expected: np.ndarray, found: np.
     where = f"{bundle.role} bundle {bundle.folder} on {session.device.hardware}"
     if expected.shape != found.shape:
         raise ParityError(f"{where}: canary output {name}: expected the shape {expected.shape}, found {found.shape}")
-    absolute = NARROW_ABSOLUTE if bundle.about.get("precision") == "int8" else ABSOLUTE
+    absolute = NARROW_ABSOLUTE if bundle.about.get("precision") in {"int8", "fp16"} else ABSOLUTE
     off = np.abs(found.astype(np.float64) - expected)
     bad = ~((off <= absolute) | (off <= RELATIVE * np.abs(expected.astype(np.float64))))  # NaN is bad
     if bad.any():

@@ -1,7 +1,8 @@
-"""Narrower arithmetic: the wide layers of a ranker's graph in int8, where real lists keep their order by it.
+"""Narrower arithmetic: the wide layers of a ranker's graph in int8 or fp16, where real lists keep their order by it.
 
-Scales are those of real lists, fixed at export (static quantization, one scale a column of a matrix): what a row gives
-depends on that row alone, as in fp32. Scales taken from the batch at hand would make it depend on its neighbours.
+fp16 is for GPUs, int8 for CPUs. The scales of int8 are those of real lists, fixed at export (static quantization, one
+scale a column of a matrix): what a row gives depends on that row alone, as in fp32. Scales taken from the batch at hand
+would make it depend on its neighbours.
 """
 
 import logging
@@ -18,6 +19,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from artifacts.errors import ParityError
+from export.half import put_in_half
 from export.parity import Figures, check_alone, open_graph
 from export.source import Arrays, Source
 from models.evaluate import auc
@@ -33,16 +35,18 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What int8 changed on real lists that its scales were not taken from.
+    """What a precision changed on real lists that its scales were not taken from.
 
     Attributes:
+        precision: ``"int8"`` or ``"fp16"``.
         layers: How many matrix products are narrow.
         lists: How many lists were compared.
         overlap: Mean share of the best k by fp32 that are among the best k.
-        auc: Of fp32 and of int8, over all candidates; NaN without candidates of both kinds.
+        auc: Of fp32 and of the precision, over all candidates; NaN without candidates of both kinds.
         off: The largest difference of two scores.
     """
 
+    precision: str
     layers: int
     lists: int
     overlap: float
@@ -56,19 +60,21 @@ class Narrowed:
             "lists": self.lists,
             f"overlap_of_{BEST}": self.overlap,
             "auc_fp32": self.auc[0],
-            "auc_int8": self.auc[1],
+            f"auc_{self.precision}": self.auc[1],
             "worst_absolute": self.off,
         }
 
 
-def narrow(source: Source, graph: Path) -> Narrowed:
-    """Put the graph's wide layers into int8, in place, if real lists keep their order.
+def narrow(source: Source, graph: Path, precision: str = "int8") -> Narrowed:
+    """Put the graph's wide layers into a precision, in place, if real lists keep their order.
 
-    Every second list of ``source.lists`` gives the scales, the others judge.
+    Every second list of ``source.lists`` gives the scales of int8, the others judge. fp16 is judged on the CPU too,
+    which rounds the weights and computes in fp32; a GPU rounds what comes in and out besides.
 
     Args:
         source: A ranker's.
         graph: Its fp32 graph, which has passed the gate; as it was unless this returns.
+        precision: ``"int8"`` or ``"fp16"``.
 
     Raises:
         ParityError: If there is nothing to judge by, no layer is wide, a row would depend on others, or real lists
@@ -77,33 +83,41 @@ def narrow(source: Source, graph: Path) -> Narrowed:
     lists = len(source.lists.get(LABEL, ()))
     if lists < LEAST_LISTS:
         raise ParityError(
-            f"{source.role} graph in int8: expected at least {LEAST_LISTS} real lists to take scales from and to judge "
-            f"by, found {lists}; `nightrec fit` keeps some in a checkpoint"
+            f"{source.role} graph in {precision}: expected at least {LEAST_LISTS} real lists to take scales from and "
+            f"to judge by, found {lists}; `nightrec fit` keeps some in a checkpoint"
         )
     scales, judges = ({name: array[start::2] for name, array in source.lists.items()} for start in (0, 1))
     narrowed = graph.with_name("narrowed.onnx")
     try:
-        layers = write_narrow(source, graph, narrowed, scales)
+        layers = write_narrow(source, graph, narrowed, scales, precision)
         check_alone(source, open_graph(narrowed), narrowed, Figures())
-        found = judge(source, graph, narrowed, judges, layers=layers)
+        found = judge(source, graph, narrowed, judges, layers=layers, precision=precision)
         narrowed.replace(graph)
         return found
     finally:
         narrowed.unlink(missing_ok=True)
 
 
-def write_narrow(source: Source, graph: Path, narrowed: Path, lists: Arrays) -> int:
-    """Write *graph* with its wide layers in int8 under *narrowed*, with the scales of *lists*; gives how many they are.
+def write_narrow(source: Source, graph: Path, narrowed: Path, lists: Arrays, precision: str = "int8") -> int:
+    """Write *graph* with narrow wide layers under *narrowed*, int8 with the scales of *lists*; gives how many they are.
 
     Raises:
-        ParityError: If no layer is wide.
+        ParityError: If no layer is wide, or one holds what fp16 cannot.
     """
     folded = narrowed.with_name("folded.onnx")
     try:
-        layers = _wide_layers(_fold(graph, folded))
+        model = _fold(graph, folded)
+        layers = _wide_layers(model)
         if not layers:
-            raise ParityError(f"{source.role} graph in int8: no layer is wide enough to be worth it")
-        _quantize(folded, narrowed, layers, lists, source)
+            raise ParityError(f"{source.role} graph in {precision}: no layer is wide enough to be worth it")
+        if precision == "int8":
+            _quantize(folded, narrowed, layers, lists, source)
+            model = onnx.load(narrowed)
+        else:
+            put_in_half(model, layers)
+        _save(model, narrowed)
+    except OverflowError as error:
+        raise ParityError(f"{source.role} graph in {precision}: {error}, where 65504 is the most") from error
     finally:
         folded.unlink(missing_ok=True)
     return len(layers)
@@ -161,7 +175,9 @@ def _quantize(folded: Path, narrowed: Path, layers: list[str], lists: Arrays, so
             nodes_to_quantize=layers,
             calibrate_method=CalibrationMethod.MinMax,
         )
-    model = onnx.load(narrowed)
+
+
+def _save(model: ModelProto, narrowed: Path) -> None:
     used = {node.domain for node in model.graph.node}
     kept = [opset for opset in model.opset_import if opset.domain in used]  # ONNX Runtime lists all that it knows
     del model.opset_import[:]
@@ -181,7 +197,9 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def judge(source: Source, graph: Path, narrowed: Path, lists: Arrays, *, layers: int) -> Narrowed:
+def judge(
+    source: Source, graph: Path, narrowed: Path, lists: Arrays, *, layers: int, precision: str = "int8"
+) -> Narrowed:
     """Compare two graphs of a ranker on real lists.
 
     Raises:
@@ -195,6 +213,7 @@ def judge(source: Source, graph: Path, narrowed: Path, lists: Arrays, *, layers:
     wide, short = (np.where(used, one, -np.inf) for one in scores)
     labels = lists[LABEL][used] == 1
     found = Narrowed(
+        precision=precision,
         layers=layers,
         lists=len(used),
         overlap=float(np.mean([_overlap(a, b) for a, b in zip(wide, short, strict=True)])),
@@ -203,12 +222,12 @@ def judge(source: Source, graph: Path, narrowed: Path, lists: Arrays, *, layers:
     )
     if found.overlap < OVERLAP:
         raise ParityError(
-            f"{source.role} graph in int8: of the best {BEST} of {found.lists} real lists {found.overlap:.4f} stay, "
-            f"expected at least {OVERLAP}"
+            f"{source.role} graph in {precision}: of the best {BEST} of {found.lists} real lists {found.overlap:.4f} "
+            f"stay, expected at least {OVERLAP}"
         )
     if abs(found.auc[1] - found.auc[0]) > AUC:
         raise ParityError(
-            f"{source.role} graph in int8: its AUC on {found.lists} real lists is {found.auc[1]:.5f}, in fp32 "
+            f"{source.role} graph in {precision}: its AUC on {found.lists} real lists is {found.auc[1]:.5f}, in fp32 "
             f"{found.auc[0]:.5f}; expected at most {AUC} between them"
         )
     return found

@@ -32,7 +32,10 @@ def export(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option("--precision", help="Of the ranker: fp32, int8, or auto: int8 if real lists keep their order."),
+        typer.Option(
+            "--precision",
+            help="Of the ranker: fp32, int8, fp16 (for a GPU), or auto: int8 if real lists keep their order.",
+        ),
     ] = "fp32",
     json: Json = False,
 ) -> None:
@@ -64,12 +67,14 @@ def export(
 
 
 def _told_of_precision(about: Mapping[str, Any]) -> str:
-    """Say what int8 changed, or why it was not taken; nothing where nobody asked."""
+    """Say what int8 or fp16 changed, or why it was not taken; nothing where nobody asked."""
     if not (found := about.get("narrow")):
         return ""
     if why := found.get("refused"):
         return f"stays in fp32: {why}"
+    precision = about["precision"]
     return (
-        f"int8 in {found['layers']} wide layers: of the best 10 of {found['lists']} real lists "
-        f"{found['overlap_of_10']:.2%} stay, and AUC is {found['auc_int8']:.4f}, in fp32 {found['auc_fp32']:.4f}"
+        f"{precision} in {found['layers']} wide layers: of the best 10 of {found['lists']} real lists "
+        f"{found['overlap_of_10']:.2%} stay, and AUC is {found[f'auc_{precision}']:.4f}, "
+        f"in fp32 {found['auc_fp32']:.4f}"
     )

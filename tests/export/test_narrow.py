@@ -1,4 +1,4 @@
-"""int8: judged on real lists; a row depends on itself alone, and what changes too much stays in fp32."""
+"""int8 and fp16: judged on real lists; a row depends on itself alone, and what changes too much stays in fp32."""
 
 import itertools
 import shutil
@@ -161,8 +161,40 @@ def test_without_real_lists_there_is_nothing_to_judge_by(ranker: Source, graph: 
     for lists, found in (({}, 0), (few, 49)):
         with pytest.raises(ParityError, match=f"expected at least 50 real lists .*, found {found}; `nightrec fit`"):
             narrow(replace(ranker, lists=lists), graph)
-    with pytest.raises(UsageError, match="--precision: expected fp32, int8 or auto, found fp16"):
-        export([ranker], graph.parent, precision="fp16")
+    with pytest.raises(UsageError, match="--precision: expected fp32, int8, fp16 or auto, found fp8"):
+        export([ranker], graph.parent, precision="fp8")
+
+
+@pytest.fixture(scope="module")
+def half(ranker: Source, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export([ranker], tmp_path_factory.mktemp("half"), precision="fp16")[0]
+
+
+def test_in_fp16_the_wide_layers_compute_in_it_and_nothing_else(wide: Bundle, half: Bundle) -> None:
+    """The same layers as in int8; their weights are rounded, their results are fp32 again, the rest is as it was."""
+    model = onnx.load(half.layout.graph)
+    short = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT16}
+    shapes = [tuple(one.dims) for one in short.values()]
+    assert sorted(shape for shape in shapes if len(shape) == 2) == [(64, 256), (129, 256), (256, 64), (256, 64)]
+    takers = [node for node in model.graph.node if set(node.input) & short.keys()]
+    assert {node.op_type for node in takers} <= {"MatMul", "Gemm"}
+    assert len(takers) == 4
+    assert {value.type.tensor_type.elem_type for value in model.graph.output} == {onnx.TensorProto.FLOAT}
+    assert read_bundle(half.folder).about["precision"] == "fp16"
+    assert half.about["narrow"]["layers"] == 4
+    assert half.about["narrow"]["overlap_of_10"] >= 0.99
+    assert half.about["narrow"]["auc_fp16"] == pytest.approx(half.about["narrow"]["auc_fp32"], abs=0.0005)
+    assert 0 < half.about["narrow"]["worst_absolute"] < 0.01  # it is not the fp32 graph under another name
+    assert half.model_id == wide.model_id
+    assert half.bundle_id != wide.bundle_id
+
+
+def test_the_night_takes_fp16_too(ranker: Source, half: Bundle) -> None:
+    """The canary rows replay in a session on a CPU, which computes in fp32 from rounded weights."""
+    session = open_session(read_bundle(half.folder), rows=16, threads=1)
+    inputs = {name: array[:16] for name, array in ranker.lists.items() if name != "label"}
+    expected = session.run(inputs)["score"]
+    np.testing.assert_array_equal(session.run({n: array[:3] for n, array in inputs.items()})["score"], expected[:3])
 
 
 def test_a_network_without_wide_layers_is_left_alone(small: ModuleType, tmp_path: Path) -> None:
