@@ -358,3 +358,29 @@ def test_a_file_of_another_run_is_found(tmp_path: Path) -> None:
     assert sidecar_within(tmp_path / "a.arrow", "1" * 16).rows == 1
     with pytest.raises(CorruptError, match=rf"a\.arrow: is a file of run {'1' * 16}, put into run {'2' * 16}"):
         sidecar_within(tmp_path / "a.arrow", "2" * 16)
+
+
+@pytest.mark.parametrize(("name", "level"), [("number", 1), ("rows", 1), ("vector", -1), ("vectors", -1)])
+def test_vectors_are_compressed_without_coding_their_numbers(tmp_path: Path, name: str, level: int) -> None:
+    """A table with vectors has zstd's level -1, any other level 1, which makes it the smaller."""
+    rng = np.random.default_rng(1)
+    numbers = pa.array(rng.integers(0, 9, 3000))
+    flat = pa.array(rng.standard_normal(9000, dtype=np.float32))
+    offsets = pa.array(np.arange(3001, dtype=np.int32))
+    kind = SCHEMA.field(name).type
+    column = {
+        "number": lambda: numbers,
+        "rows": lambda: pa.ListArray.from_arrays(offsets, numbers.cast(pa.int32()), type=kind),
+        "vector": lambda: pa.FixedSizeListArray.from_arrays(flat, type=kind),
+        "vectors": lambda: pa.ListArray.from_arrays(
+            offsets, pa.FixedSizeListArray.from_arrays(flat[:6000], type=kind.value_type), type=kind
+        ),
+    }[name]()
+    schema = pa.schema([SCHEMA.field(name).with_nullable(False)])
+    batch = pa.record_batch([column], schema=schema.with_metadata({"format": "1"}))
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=level))
+    expected = pa.BufferOutputStream()
+    with pa.ipc.new_file(expected, batch.schema, options=options) as stream:
+        stream.write_batch(batch)
+
+    assert write(tmp_path / "table.arrow", [pa.Table.from_batches([batch])], schema) == expected.getvalue().to_pybytes()
