@@ -88,6 +88,10 @@ class RunLayout:
     def scores(self, shard: int, shards: int) -> Path:  # noqa: D102
         return self.folder / "scores" / shard_name(shard, shards)
 
+    def carried(self, part: str) -> Path:
+        """What the next night carries on: ``items``, ``users`` or ``events``; no other step reads it."""
+        return self.folder / "carried" / f"{part}.arrow"
+
     @property
     def index(self) -> "IndexLayout":  # noqa: D102
         return IndexLayout(self.folder / "index")

@@ -90,6 +90,21 @@ def popular(item_id: pa.DataType) -> pa.Schema:
     return pa.schema([_column("item_id", item_id), _column("item", pa.int32()), _column("events", pa.int64())])
 
 
+def carried_items(item_id: pa.DataType) -> pa.Schema:
+    """Every item of an event, ascending."""
+    return pa.schema([_column("item_id", item_id)])
+
+
+def carried_users(user_id: pa.DataType) -> pa.Schema:
+    """Every user with events and how many they are, by shard, then id."""
+    return pa.schema([_column("user_id", user_id), _column("events", pa.int64())])
+
+
+def carried_events() -> pa.Schema:
+    """Events user after user, newest first: the item's row in ``carried_items``, and microseconds since 1970, UTC."""
+    return pa.schema([_column("item", pa.int32()), _column("time_us", pa.int64())])
+
+
 def items(item_id: pa.DataType, width: int) -> pa.Schema:
     """Item vectors, ascending by id."""
     return pa.schema([_column("item_id", item_id), _column("vector", vector_of(width))])

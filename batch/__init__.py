@@ -1,8 +1,8 @@
 """The night's computing: the steps prepare, items, index, interests and score, one module each; none imports another.
 
 Below them, in the order to read: ``profile``, ``machine``, ``memory``, ``stages``, ``overlap``, ``bound``,
-``session``, ``towers``, ``shards``, ``earlier``. Then the steps with what each rests on: ``place`` and ``prepare``;
-``items`` and ``interests``; ``merge``, ``retrieve``, ``indexed``, ``copied``, ``ivf``, ``recall``, ``nprobe``,
-``choose`` and ``index``; ``rules``, ``lists`` and ``score``. Who asks why an item is recommended: ``clicks``,
-``explain``. Who does the shards of a step on more than one machine: ``cluster``.
+``session``, ``towers``, ``shards``, ``earlier``. Then the steps with what each rests on: ``place``, ``carried`` and
+``prepare``; ``items`` and ``interests``; ``merge``, ``retrieve``, ``indexed``, ``copied``, ``merged``, ``ivf``,
+``recall``, ``nprobe``, ``choose`` and ``index``; ``rules``, ``lists`` and ``score``. Who asks why an item is
+recommended: ``clicks``, ``explain``. Who does the shards of a step on more than one machine: ``cluster``.
 """

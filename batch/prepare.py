@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,15 @@ from artifacts.layout import ReplayLayout, RootLayout, RunLayout
 from artifacts.run import FORMAT, Run, StepResult, run_key_of
 from artifacts.store import exclusive
 from artifacts.tables import read_sidecar, writing_table
+from batch.carried import Terms, Write, finding_carried, leave, what_was_left
 from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
 from batch.stages import each, forget_stages, stage, stages
+from features.carried import Carried
 from features.catalogue import encode_catalogue
 from features.day import data_day, require_day
-from features.histories import Cut, open_histories
+from features.histories import Cut, Histories, open_histories
 from features.inputs import Inputs, check_inputs, count_events, fingerprint_inputs
 from features.ordered import Engine
 from features.vocabulary import Vocabulary, load_vocabularies
@@ -57,6 +59,7 @@ class PrepareRequest:
         weeks: Weeks of that median.
         threads: Threads of DuckDB; 0 takes all cores. No byte depends on it.
         memory: What DuckDB may hold before it spills to disk, such as ``"4GB"``.
+        keep_unchanged: Whether events of an earlier night may be carried on. No byte depends on it.
         seen_future: Why a model may be used that was trained on days after the data date; ``""`` refuses it.
     """
 
@@ -81,6 +84,7 @@ class PrepareRequest:
     weeks: int = 4
     threads: int = 0
     memory: str = "4GB"
+    keep_unchanged: bool = True
     seen_future: str = ""
 
 
@@ -124,8 +128,8 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
         run = find_prepared(layout, request.date, asked)
         skipped = request.shards if run else 0
         if run is None:
-            run = _make(layout, request, bundles, semantic, profile, progress)
-            answer = {"asked": asked, "run_key": run.run_key}
+            run, left = _make(layout, request, bundles, semantic, profile, progress)
+            answer = {"asked": asked, "run_key": run.run_key, "carried": left}
             write_sealed(layout.request(request.date, asked), answer, version=FORMAT)
         write_json(layout.current_run(request.date), {"run_key": run.run_key})
     rows = 0 if skipped else run.counts["users"]
@@ -139,8 +143,11 @@ def _make(
     semantic: dict[str, Any],
     profile: dict[str, Any],
     progress: Progress,
-) -> Run:
-    """Check the inputs, write all tables into a staging folder, name the run by them, and move it to its place."""
+) -> tuple[Run, dict[str, Any]]:
+    """Check the inputs, write all tables into a staging folder, name the run by them, and move it to its place.
+
+    Beside the run comes what it left for the next night.
+    """
     day = datetime.date.fromisoformat(request.date)
     types = check_inputs(request.inputs)
     require_day(
@@ -151,10 +158,13 @@ def _make(
         min_share_of_median=request.min_share_of_median,
         weeks=request.weeks,
     )
-    parent = layout.current_run(request.date).parent
-    with staging(parent) as staged:
+    terms = Terms(request.inputs, types, request.shards, request.date, data_day(day, request.zone)[1])
+    asks = request.keep_unchanged and request.inputs.behaviours == "interactions"
+    with staging(layout.current_run(request.date).parent) as staged:
         folder = staged / "run"
-        counts = _write_tables(RunLayout(folder), request, bundles, staged / "scratch", progress)
+        with finding_carried(layout, terms) if asks else nullcontext() as carried:
+            scratch = staged / "scratch"
+            counts, files = _write_tables(RunLayout(folder), request, bundles, scratch, progress, carried)
         inputs = _digest(RunLayout(folder), request.shards)
         ids = _ids_of(bundles)
         run_key = run_key_of(inputs, ids, semantic, profile)
@@ -162,7 +172,7 @@ def _make(
             folder=layout.run(request.date, run_key).folder,
             run_key=run_key,
             date=request.date,
-            now=data_day(day, request.zone)[1] // 1_000_000,
+            now=terms.now_us // 1_000_000,
             inputs=inputs,
             user_id=str(types.user_id),
             item_id=str(types.item_id),
@@ -175,7 +185,8 @@ def _make(
         )
         for path in prepared_tables(RunLayout(folder), request.shards):
             replace(read_sidecar(path), run_key=run_key).write(path)
-        return settle(folder, run)
+        left = what_was_left(RunLayout(folder), terms, counts, files) if files else {}
+        return settle(folder, run), left
 
 
 def joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
@@ -205,8 +216,12 @@ def _write_tables(
     bundles: Sequence[Bundle],
     scratch: Path,
     progress: Progress,
-) -> dict[str, int]:
-    """Write every prepared table; the same rows give the same bytes, whatever files they came from."""
+    carried: Carried | None,
+) -> tuple[dict[str, int], list[dict[str, int]]]:
+    """Write every prepared table; the same rows give the same bytes, whatever files they came from.
+
+    Gives what was counted, in all and in each file of interactions.
+    """
     spec = joint_spec(bundles)
     vocabularies = vocabularies_of(bundles, spec)
     said = {
@@ -222,7 +237,7 @@ def _write_tables(
     write(layout.catalogue, [catalogue], catalogue.schema)
     with ExitStack() as stack:
         with stage("read"), progress("reading", count_events(request.inputs)) as advance:
-            engine = Engine(scratch=scratch, memory=request.memory, threads=request.threads, advance=advance)
+            engine = Engine(scratch, request.memory, request.threads, advance, carried)
             opened = open_histories(
                 request.inputs,
                 catalogue=catalogue,
@@ -242,13 +257,26 @@ def _write_tables(
             (replay.popular, replayed.popular),
         ):
             write(path, [table], table.schema)
-        user_type = sample.schema.field("user_id").type
         advance = stack.enter_context(progress("writing", histories.counts["users"]))
-        for shard in range(request.shards):
-            rows = _counted(each("read", histories.histories(shard)), advance)
-            write(layout.histories(shard, request.shards), rows, sample.schema)
-            write(layout.seen(shard, request.shards), each("read", histories.seen(shard)), schemas.seen(user_type))
-        return counts | histories.counts
+        _write_users(layout, request.shards, histories, sample.schema, write, advance)
+        files = histories.files if request.inputs.behaviours == "interactions" else []
+        if files:
+            leave(layout, histories, sample.schema.field("user_id").type, write)
+        return counts | histories.counts, files
+
+
+def _write_users(
+    layout: RunLayout,
+    shards: int,
+    histories: Histories,
+    schema: pa.Schema,
+    write: Write,
+    advance: Callable[[int], None],
+) -> None:
+    user_type = schema.field("user_id").type
+    for shard in range(shards):
+        write(layout.histories(shard, shards), _counted(each("read", histories.histories(shard)), advance), schema)
+        write(layout.seen(shard, shards), each("read", histories.seen(shard)), schemas.seen(user_type))
 
 
 def _write_table(

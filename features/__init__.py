@@ -1,6 +1,6 @@
 """Features: what a model is told of users and items, encoded by one code path for training, export and the night.
 
 Read in this order: ``types``, ``hashing``, ``vocabulary``, ``encode``, ``cross``; the input tables: ``inputs``,
-``times``, ``day``, ``weights``, ``events``; what is made of them: ``catalogue``, ``ordered``, ``histories``,
-``sequences``.
+``times``, ``day``, ``weights``, ``events``; what is made of them: ``catalogue``, ``streams``, ``carried``,
+``ordered``, ``histories``, ``sequences``.
 """

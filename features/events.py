@@ -1,6 +1,6 @@
 """Events as a stream of record batches, out of interactions or out of ready-made histories: one shape for both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ def event_schema(user_id: pa.DataType, item_id: pa.DataType, *, weighed: bool = 
     return pa.schema([("user_id", user_id), ("item_id", item_id), ("time_us", pa.int64()), *weight])
 
 
-def read_events(inputs: Inputs, weighing: Weighing | None = None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+def read_events(
+    inputs: Inputs, weighing: Weighing | None = None, files: Sequence[Path] | None = None
+) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Stream all events in the order of the files: ``user_id``, ``item_id``, ``time_us`` (microseconds UTC).
 
     Beside each batch come the users whose ready-made history is empty: they have no event, but are users.
@@ -28,16 +30,17 @@ def read_events(inputs: Inputs, weighing: Weighing | None = None) -> Iterator[tu
     Args:
         inputs: The tables.
         weighing: With it comes a fourth column, ``weight``; of interactions alone.
+        files: Those that are read; all if None.
 
     Raises:
         InputError: If a file is damaged, a time or a weight is out of range, or the lists of a user differ in length.
     """
     if inputs.behaviours == "histories":
-        yield from _unfolded(inputs)
+        yield from _unfolded(inputs, files)
         return
     source = inputs.sources["interactions"]
     more = weighing.names if weighing else []
-    for path, batch in read_batches(source, ["user_id", "item_id", "time", *more]):
+    for path, batch in read_batches(source, ["user_id", "item_id", "time", *more], files):
         users, items = widen(batch.column("user_id")), widen(batch.column("item_id"))
         times = _micros(path, source, "time", batch.column("time"), inputs.naive_zone)
         weights = [weights_of(path, source, batch, weighing)] if weighing else []
@@ -58,9 +61,9 @@ def read_times(inputs: Inputs) -> Iterator[pa.Array]:
         yield _micros(path, source, name, times, inputs.naive_zone)
 
 
-def _unfolded(inputs: Inputs) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+def _unfolded(inputs: Inputs, files: Sequence[Path] | None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     source = inputs.sources["histories"]
-    for path, batch in read_batches(source, ["user_id", "item_ids", "times"]):
+    for path, batch in read_batches(source, ["user_id", "item_ids", "times"], files):
         lengths, items = list_parts(batch.column("item_ids"))
         time_lengths, times = list_parts(batch.column("times"))
         if (wrong := np.flatnonzero(lengths != time_lengths)).size:

@@ -15,6 +15,7 @@ from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features, places
 from features.inputs import Inputs
 from features.ordered import Engine, Ordered, open_ordered, profile_columns
+from features.streams import EventStream
 from features.times import SECOND
 from features.vocabulary import Vocabulary
 
@@ -117,6 +118,29 @@ class Histories:
             self._popular("recent_before"),
         )
 
+    @property
+    def files(self) -> list[dict[str, int]]:
+        """What was counted in each file of behaviours, in the order of their names."""
+        return self._ordered.files
+
+    def carried_items(self) -> pa.Table:
+        """Give every item of an event, as ``schemas.carried_items``."""
+        ids = self._ordered.item_ids.take(self._events_of.column("item").combine_chunks())
+        return pa.table([ids], schema=schemas.carried_items(ids.type))
+
+    def carried_users(self) -> Iterator[pa.RecordBatch]:
+        """Stream every user with events, as ``schemas.carried_users``."""
+        sql = "SELECT user_id, events FROM warm JOIN users ON users.rowid = u ORDER BY u"
+        return self._ordered.stream(sql, CHUNK_EVENTS)
+
+    def carried_events(self) -> Iterator[pa.RecordBatch]:
+        """Stream every event, as ``schemas.carried_events``."""
+        rows = np.empty(len(self._ordered.item_ids), np.int32)
+        rows[self._events_of.column("item").to_numpy()] = np.arange(len(self._events_of), dtype=np.int32)
+        for batch in self._ordered.stream("SELECT item, time_us FROM events", CHUNK_EVENTS):
+            items = pa.array(rows[batch.column("item").to_numpy()])
+            yield pa.RecordBatch.from_arrays([items, batch.column("time_us")], schema=schemas.carried_events())
+
     def _sampled(self, among: str) -> tuple[pa.RecordBatch, "Behaviours"]:
         """Take, of the users u *among* which to choose, those whose hashes are smallest, and all that they did."""
         users = self._ordered.query(f"""
@@ -153,11 +177,11 @@ class Histories:
         """Walk users and events side by side: both lie in the order of u."""
         first, end = (int(bound) for bound in self._ordered.bounds[shard : shard + 2])
         users = self._ordered.stream(f"SELECT user_id{self._profile} FROM users WHERE shard = {shard}", CHUNK_USERS)
-        events = _EventStream(
+        events = EventStream(
             self._ordered.stream(f"SELECT u, item, time_us FROM events WHERE u >= {first} AND u < {end}", CHUNK_EVENTS)
         )
         for batch in users:
-            taken = events.take(first + batch.num_rows)
+            taken = events.before(first + batch.num_rows)
             yield batch, self._behaviours(taken.column("u").to_numpy() - first, taken, batch.num_rows)
             first += batch.num_rows
 
@@ -198,7 +222,7 @@ def open_histories(
         spec: The bundle's.
         vocabularies: By feature.
         cut: Data date, shards and the like.
-        engine: Memory, threads and scratch folder.
+        engine: Memory, threads, scratch folder, and what is carried on from an earlier night.
 
     Raises:
         InputError: If a table is wrong; the message names file and column.
@@ -275,35 +299,6 @@ def seen_lists(behaviours: Behaviours, *, now_us: int) -> tuple[pa.ListArray, pa
         _lists(offsets, times.astype(np.int32), pa.int32()),
         _lists(offsets, gaps, pa.int64()),
     )
-
-
-class _EventStream:
-    """Events in the order of u, taken user range by user range."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches = batches
-        self._held: list[pa.RecordBatch] = []
-
-    def take(self, stop: int) -> pa.Table:
-        """Take what is left of the users before *stop*."""
-        while not self._held or self._held[-1].column("u")[-1].as_py() < stop:
-            batch = next(self._batches, None)
-            if batch is None:
-                break
-            if batch.num_rows:
-                self._held.append(batch)
-        if not self._held:
-            return _NO_EVENTS
-        last = self._held[-1]
-        cut = int(np.searchsorted(last.column("u").to_numpy(), stop))
-        taken = pa.Table.from_batches([*self._held[:-1], last.slice(0, cut)])
-        self._held = [last.slice(cut)] if cut < last.num_rows else []
-        return taken
-
-
-_NO_EVENTS = pa.table(
-    {"u": pa.array([], pa.int64()), "item": pa.array([], pa.int32()), "time_us": pa.array([], pa.int64())}
-)
 
 
 def _offsets(counts: Ints) -> pa.Array:

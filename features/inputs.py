@@ -2,7 +2,7 @@
 
 import difflib
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -287,14 +287,21 @@ def _one_type(what: str, kinds: dict[str, pa.DataType]) -> pa.DataType:
     return widened(kind)
 
 
-def read_batches(source: Source, names: list[str]) -> Iterator[tuple[Path, pa.RecordBatch]]:
-    """Stream the columns *names* (ours) of all files, with the file that each batch is from; types as in the files.
+def read_batches(
+    source: Source, names: list[str], files: Sequence[Path] | None = None
+) -> Iterator[tuple[Path, pa.RecordBatch]]:
+    """Stream the columns *names* (ours), with the file that each batch is from; types as in the files.
+
+    Args:
+        source: The table.
+        names: Ours.
+        files: Those of its files that are read; all if None.
 
     Raises:
         InputError: If a file is damaged, or a text is not UTF-8.
     """
     columns = [source.columns[name] for name in names]
-    for path in files_of(source).paths:
+    for path in files_of(source).paths if files is None else files:
         with opening_parquet(path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 arrays = [_sound(path, column, batch.column(column)) for column in columns]

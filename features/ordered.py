@@ -14,13 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from artifacts import schemas
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import InputError, NightrecError
+from features.carried import Carried, carry_on
 from features.catalogue import read_excluded, require_columns
 from features.day import data_day
 from features.events import event_schema, read_events
 from features.hashing import QUIET, hash_sql
-from features.inputs import IdTypes, Inputs, check_inputs, read_batches
+from features.inputs import IdTypes, Inputs, check_inputs, files_of, read_batches
+from features.streams import EVENTS
 from features.types import widen
 from features.vocabulary import UNKNOWN, Vocabulary
 from features.weights import Weighing
@@ -28,19 +31,21 @@ from features.weights import Weighing
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What DuckDB may use; it changes nothing in what comes out.
+    """What DuckDB may use, and what it need not do; nothing changes in what comes out.
 
     Attributes:
         scratch: Folder for what does not fit into memory; emptied in the end.
         memory: Limit, such as ``"4GB"``.
         threads: 0 for all.
         advance: Told how many events were read, from time to time.
+        carried: Events of an earlier night, which are not read again.
     """
 
     scratch: Path
     memory: str = "4GB"
     threads: int = 0
     advance: Callable[[int], None] = lambda events: None
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class Ordered:
     * ``users``: ``shard``, ``hash``, ``user_id`` and :func:`profile_columns`, by shard, then id; the row id is *u*
     * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id;
       and ``weight``, where weights are asked for
+    * ``warm``: ``u`` and ``events``, how many, of each user who has any, in no order
 
     A scan of one table, with no condition or with one that compares a column to constants, keeps that order: DuckDB
     guarantees it under ``preserve_insertion_order``. Any other query needs an ``ORDER BY``, a long ``IN`` included.
@@ -63,6 +69,7 @@ class Ordered:
         bounds: First u of each shard and, last, the number of users; int64 [shards + 1].
         now_us: The end of the data date.
         counts: What was read and dropped.
+        files: The part of *counts* that is of each file of behaviours, in the order of their names.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -71,6 +78,7 @@ class Ordered:
     bounds: NDArray[np.int64]
     now_us: int
     counts: dict[str, int]
+    files: list[dict[str, int]]
 
     def query(self, sql: str) -> pa.Table:
         """Fetch a small result whole."""
@@ -80,8 +88,11 @@ class Ordered:
     def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Stream a result in batches of about *rows*, over a connection of its own."""
         with converting_errors(), self.connection.cursor() as cursor:
-            cursor.execute(QUIET)
-            yield from cursor.sql(sql).to_arrow_reader(rows)
+            yield from _fetched(cursor, sql, rows)
+
+
+_CHUNK_USERS, _CHUNK_EVENTS = 4_096, 131_072  # rows that are carried on at once
+_OF_A_FILE = ("interactions_read", "interactions_null", "interactions_future", "interactions_before_1970")
 
 
 def profile_columns(spec: FeatureSpec) -> list[str]:
@@ -144,12 +155,17 @@ def open_ordered(
         with connection:
             with converting_errors():
                 connection.execute(QUIET)
-                counts = _load_events(connection, inputs, types, now_us, engine.advance, weighing)
+                carried = engine.carried
+                files = _load_events(connection, inputs, types, now_us, engine, weighing)
+                counts = {name: sum(of[name] for of in files) for name in _OF_A_FILE}
+                _create(
+                    connection, "carried", schemas.carried_users(types.user_id), carried.users if carried else iter(())
+                )
                 counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
-                item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"])
-                counts |= _order_events(connection, counts, now_us, weighed=weighing is not None)
+                item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"], carried)
+                counts |= _order_events(connection, counts, item_ids, now_us, carried, weighed=weighing is not None)
                 bounds = _bounds(connection, shards)
-            yield Ordered(connection, item_ids, codes, bounds, now_us, counts)
+            yield Ordered(connection, item_ids, codes, bounds, now_us, counts, files)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -181,33 +197,44 @@ def _load_events(
     inputs: Inputs,
     types: IdTypes,
     now_us: int,
-    advance: Callable[[int], None],
+    engine: Engine,
     weighing: Weighing | None,
-) -> dict[str, int]:
+) -> list[dict[str, int]]:
     """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
 
     An event before 1970 is kept, as the oldest of its user's, and counted: it is often a clock that was not set.
     A user whose history is empty has a row without an item: it makes a user, and meets no item.
+    Of a file that is *carried* only what it had left out is put there.
     """
-    names = ("interactions_read", "interactions_null", "interactions_future", "interactions_before_1970")
-    counts = dict.fromkeys(names, 0)
+    files: list[dict[str, int]] = []
+    carried, advance = engine.carried, engine.advance
 
     def kept() -> Iterator[pa.RecordBatch]:
-        for batch, others in read_events(inputs, weighing):
-            whole = batch.drop_null()
-            past = whole.filter(pc.less(whole.column("time_us"), now_us))
-            counts["interactions_read"] += batch.num_rows
-            counts["interactions_null"] += batch.num_rows - whole.num_rows
-            counts["interactions_future"] += whole.num_rows - past.num_rows
-            counts["interactions_before_1970"] += int(np.count_nonzero(past.column("time_us").to_numpy() < 0))
-            advance(batch.num_rows)
-            yield past
-            nothing = [pa.nulls(len(others), kind) for kind in past.schema.types[1:]]
-            yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)
+        for path in files_of(inputs.sources[inputs.behaviours]).paths:
+            known = carried.files.get(path) if carried else None
+            if known and not known["interactions_future"]:
+                files.append(dict(known))
+                advance(known["interactions_read"])
+                continue
+            counts = dict.fromkeys(_OF_A_FILE, 0)
+            files.append(counts)
+            for batch, others in read_events(inputs, weighing, (path,)):
+                whole = batch.drop_null()
+                past = whole.filter(pc.less(whole.column("time_us"), now_us))
+                counts["interactions_read"] += batch.num_rows
+                counts["interactions_null"] += batch.num_rows - whole.num_rows
+                counts["interactions_future"] += whole.num_rows - past.num_rows
+                counts["interactions_before_1970"] += int(np.count_nonzero(past.column("time_us").to_numpy() < 0))
+                advance(batch.num_rows)
+                yield (
+                    past.filter(pc.greater_equal(past.column("time_us"), carried.now_us)) if carried and known else past
+                )
+                nothing = [pa.nulls(len(others), kind) for kind in past.schema.types[1:]]
+                yield pa.RecordBatch.from_arrays([others, *nothing], schema=past.schema)
 
     schema = event_schema(types.user_id, types.item_id, weighed=weighing is not None)
     _create(connection, "raw", schema, kept())
-    return counts
+    return files
 
 
 def _load_users(
@@ -232,7 +259,10 @@ def _load_users(
         )
     connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_users, types.user_id)}))
     connection.execute("CREATE TABLE excluded_users AS SELECT id FROM gone")
-    connection.execute("CREATE TABLE people AS SELECT user_id FROM raw UNION SELECT user_id FROM listed")
+    connection.execute("""
+        CREATE TABLE people AS
+        SELECT user_id FROM raw UNION SELECT user_id FROM listed UNION SELECT user_id FROM carried
+    """)
     known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in profile)
     connection.execute(f"""
         CREATE TABLE users AS
@@ -274,24 +304,36 @@ def _load_items(
     types: IdTypes,
     catalogue: pa.Table,
     vocabulary: Vocabulary,
+    carried: Carried | None,
 ) -> tuple[pa.Array, NDArray[np.int32]]:
     """Fill ``items`` with every item of the catalogue or of an event, less what is excluded, ascending."""
     connection.register("catalogue", catalogue.select(["item_id"]))
     connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_items, types.item_id)}))
+    known = carried.item_ids if carried else pa.array([], types.item_id)
+    connection.register("carried_items", pa.table({"item_id": known}))
     connection.execute("""
         CREATE TABLE items AS
-        SELECT item_id FROM (SELECT item_id FROM raw UNION SELECT item_id FROM catalogue)
+        SELECT item_id FROM (
+            SELECT item_id FROM raw UNION SELECT item_id FROM catalogue UNION SELECT item_id FROM carried_items
+        )
         WHERE item_id IS NOT NULL AND item_id NOT IN (SELECT id FROM gone)
         ORDER BY item_id
     """)
-    connection.unregister("catalogue")
+    for table in ("catalogue", "carried_items"):
+        connection.unregister(table)
     ids = connection.sql("SELECT item_id FROM items").to_arrow_table().column("item_id").combine_chunks()
     rows = pc.fill_null(pc.index_in(ids, value_set=catalogue.column("item_id").combine_chunks()), -1).to_numpy()
     return ids, np.where(rows >= 0, rows, -vocabulary.encode(ids)).astype(np.int32)
 
 
 def _order_events(
-    connection: duckdb.DuckDBPyConnection, counts: dict[str, int], now_us: int, *, weighed: bool
+    connection: duckdb.DuckDBPyConnection,
+    counts: dict[str, int],
+    item_ids: pa.Array,
+    now_us: int,
+    carried: Carried | None,
+    *,
+    weighed: bool,
 ) -> dict[str, int]:
     """Fill ``events``, the one big sort; equal rows are equal, so the order is total."""
     raw = _number(connection, "FROM raw WHERE item_id IS NOT NULL")
@@ -300,21 +342,34 @@ def _order_events(
     )
     weight, by_weight = (", weight", ", weight DESC") if weighed else ("", "")
     connection.execute(f"""
-        CREATE TABLE events AS
+        CREATE TABLE {"fresh" if carried else "events"} AS
         SELECT users.rowid AS u, CAST(items.rowid AS INTEGER) AS item, time_us{weight}
         FROM raw JOIN users USING (user_id) JOIN items USING (item_id)
         ORDER BY u, time_us DESC, item DESC{by_weight}
     """)
     connection.execute("DROP TABLE raw")
-    connection.execute("CREATE TABLE warm AS SELECT DISTINCT u FROM events")
-    kept = _number(connection, "FROM events")
+    with_excluded = raw - of_excluded - _number(connection, f"FROM {'fresh' if carried else 'events'}")
+    if carried:
+        _carry_events(connection, item_ids, carried)
+    connection.execute("CREATE TABLE warm AS SELECT u, count(*) AS events FROM events GROUP BY u")
     return {
-        "interactions": kept,
+        "interactions": _number(connection, "FROM events"),
         "interactions_of_excluded_users": of_excluded,
-        "interactions_with_excluded_items": raw - of_excluded - kept,
+        "interactions_with_excluded_items": with_excluded + (carried.with_excluded_items if carried else 0),
         "gaps_negative": _number(connection, f"FROM events WHERE time_us > {now_us}"),
         "users_cold": counts["users"] - _number(connection, "FROM warm"),
     }
+
+
+def _carry_events(connection: duckdb.DuckDBPyConnection, item_ids: pa.Array, carried: Carried) -> None:
+    """Fill ``events`` with those that are carried and ``fresh`` ones between them."""
+    rows = pc.index_in(carried.item_ids, value_set=item_ids).to_numpy()
+    owners = "SELECT users.rowid AS u, events FROM carried JOIN users USING (user_id) ORDER BY u"
+    with connection.cursor() as one, connection.cursor() as other:  # this connection is busy while it fills the table
+        fresh = _fetched(other, "SELECT * FROM fresh", _CHUNK_EVENTS)
+        merged = carry_on(_fetched(one, owners, _CHUNK_USERS), carried.events, rows, fresh)
+        _create(connection, "events", EVENTS, merged)
+    connection.execute("DROP TABLE fresh")
 
 
 def _bounds(connection: duckdb.DuckDBPyConnection, shards: int) -> NDArray[np.int64]:
@@ -324,6 +379,11 @@ def _bounds(connection: duckdb.DuckDBPyConnection, shards: int) -> NDArray[np.in
     return np.cumsum(bounds)
 
 
+def _fetched(cursor: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+    cursor.execute(QUIET)
+    yield from cursor.sql(sql).to_arrow_reader(rows)
+
+
 def _number(connection: duckdb.DuckDBPyConnection, clause: str) -> int:
-    row = connection.execute(f"SELECT count(*) {clause}").fetchone()
-    return int(row[0]) if row else 0
+    ((number,),) = connection.execute(f"SELECT count(*) {clause}").fetchall()
+    return int(number)

@@ -115,6 +115,7 @@ def prepare(config: Config, day: str, seen_future: str, progress: "Progress") ->
         weeks=config.day.weeks,
         threads=config.night.threads,
         memory=config.night.memory,
+        keep_unchanged=config.night.keep_unchanged,
         seen_future=seen_future,
     )
     return prepare_run(config.root, request, progress=progress)
@@ -168,8 +169,8 @@ def index(config: Config, run: Run, threads: int) -> "Work":
         recall_k=config.index.recall_k,
         seed=config.index.seed,
         popularity_weight=config.retrieve.popularity_weight,
-    )
         memory=bytes_of(config.index.memory),
+    )
     user, earlier, device = tower(config, Role.USER), earlier_of(config, run), config.night.device
     build = partial(build_index, run, user, options, earlier=earlier, device=device, threads=threads)
     return lambda shards, advance: build(advance=advance)

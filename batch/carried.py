@@ -1,0 +1,159 @@
+"""What one night leaves for the next to carry on, and how the next finds it: events in order, read and sorted already.
+
+It is a cache: what is damaged, missing or of other inputs costs the saving and nothing else. The answer to a request
+(``runs/DATE/requests``) says what was read and left; the tables lie in the run, beside what was prepared of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from artifacts import schemas
+from artifacts.digest import document_digest, file_digest
+from artifacts.documents import read_sealed
+from artifacts.errors import CorruptError, StaleRunError
+from artifacts.fields import DAY
+from artifacts.layout import RootLayout, RunLayout
+from artifacts.run import FORMAT
+from artifacts.store import names_in
+from artifacts.tables import opening_arrow, read_sidecar, verify_file
+from batch.stages import each
+from features.carried import Carried
+from features.histories import Histories
+from features.inputs import IdTypes, Inputs, files_of
+
+PARTS = ("items", "users", "events")
+LOOKS = 7  # requests that are looked at, of the newest date first
+_USELESS = (CorruptError, StaleRunError, FileNotFoundError, LookupError, TypeError, ValueError)  # or pruned meanwhile
+
+Write = Callable[[Path, Iterable[pa.RecordBatch | pa.Table], pa.Schema], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a night reads events.
+
+    Attributes:
+        inputs: The raw tables; ready-made histories are never carried on.
+        types: The types of their ids.
+        shards: Into how many shards users are split.
+        date: The data date, ISO.
+        now_us: Its end.
+    """
+
+    inputs: Inputs
+    types: IdTypes
+    shards: int
+    date: str
+    now_us: int
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of interactions, in the order of their names."""
+        return files_of(self.inputs.sources["interactions"]).paths
+
+    def digest(self) -> str:
+        """Digest what makes events of the interactions' rows, and puts them in order: equal for what is carried on."""
+        excluded = {name: one for name, one in self.inputs.sources.items() if name.startswith("exclude_")}
+        said = {
+            "columns": self.inputs.sources["interactions"].columns,
+            "naive_zone": self.inputs.naive_zone,
+            "excluded_columns": {name: source.columns for name, source in excluded.items()},
+            "excluded": {name: sorted(map(file_digest, files_of(source).paths)) for name, source in excluded.items()},
+            "ids": [str(self.types.user_id), str(self.types.item_id)],
+            "shards": self.shards,
+        }
+        return document_digest(said)
+
+
+def leave(layout: RunLayout, histories: Histories, user_id: pa.DataType, write: Write) -> None:
+    """Write what the next night may carry on: the same tables whether these events were carried on or read."""
+    items = histories.carried_items()
+    write(layout.carried("items"), [items], items.schema)
+    write(layout.carried("users"), each("read", histories.carried_users()), schemas.carried_users(user_id))
+    write(layout.carried("events"), each("read", histories.carried_events()), schemas.carried_events())
+
+
+def what_was_left(
+    layout: RunLayout, terms: Terms, counts: Mapping[str, int], files: Sequence[Mapping[str, int]]
+) -> dict[str, Any]:
+    """Say what was read and left, for the answer to a request; *files* are the counts of each file."""
+    return {
+        "terms": terms.digest(),
+        "now_us": terms.now_us,
+        "of_excluded_users": counts["interactions_of_excluded_users"],
+        "with_excluded_items": counts["interactions_with_excluded_items"],
+        "files": [[file_digest(path), dict(said)] for path, said in zip(terms.paths, files, strict=True)],
+        "tables": {part: read_sidecar(layout.carried(part)).sha256 for part in PARTS},
+    }
+
+
+@contextmanager
+def finding_carried(layout: RootLayout, terms: Terms) -> Iterator[Carried | None]:
+    """Open what the newest night of the date or before it left that was made on these *terms*, of tonight's files.
+
+    Tonight may have more files; one that is gone or changed makes everything new. Every byte is checked first.
+    """
+    asked, digests = terms.digest(), [(file_digest(path), path) for path in terms.paths]
+    with ExitStack() as stack:
+        for folder, said in islice(_answers(layout, terms.date), LOOKS):
+            try:
+                # Which excluded users had done something is not kept, so they could not be counted again.
+                if said["terms"] != asked or said["now_us"] > terms.now_us or said["of_excluded_users"]:
+                    continue
+                found = _opened(folder, said, digests, stack)
+            except _USELESS:
+                continue
+            yield found
+            return
+        yield None
+
+
+def _answers(layout: RootLayout, date: str) -> Iterator[tuple[RunLayout, dict[str, Any]]]:
+    days = [name for name in names_in(layout.runs) if DAY.fullmatch(name) and name <= date]
+    for day in reversed(days):
+        requests = layout.request(day, "").parent
+        for name in names_in(requests):
+            try:
+                answer = read_sealed(requests / name, version=FORMAT)
+                yield layout.run(day, str(answer["run_key"])), answer["carried"]
+            except _USELESS:
+                continue
+
+
+def _opened(
+    layout: RunLayout, said: Mapping[str, Any], digests: Sequence[tuple[str, Path]], stack: ExitStack
+) -> Carried:
+    """Check and open what a night left.
+
+    Raises:
+        LookupError: If tonight lacks one of its files.
+        CorruptError: If a table has other bytes than it left.
+    """
+    paths: dict[str, list[Path]] = {}
+    for digest, path in digests:
+        paths.setdefault(digest, []).append(path)
+    files = {paths[digest].pop(): counts for digest, counts in said["files"]}
+    opened = {}
+    for part in PARTS:
+        path = layout.carried(part)
+        if verify_file(path).sha256 != said["tables"][part]:
+            raise CorruptError(f"{path}: is of another night")
+        opened[part] = stack.enter_context(opening_arrow(path))
+    return Carried(
+        now_us=said["now_us"],
+        files=files,
+        with_excluded_items=said["with_excluded_items"],
+        item_ids=opened["items"].read_all().column("item_id").combine_chunks(),
+        users=_batches(opened["users"]),
+        events=_batches(opened["events"]),
+    )
+
+
+def _batches(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    return map(reader.get_batch, range(reader.num_record_batches))
