@@ -1,4 +1,4 @@
-"""``python -m benchmarks.quality.search``: one lever at a time from what is chosen, judged on the validation part.
+"""``python -m benchmarks.quality.search``: one lever at a time from a data set's base, judged on the validation part.
 
 Our three learned systems are tried with the same levers for the same epochs, torch-rechub's MIND with as many of its
 own. Prints a line for each epoch and keeps the best of each trial in ``benchmarks/quality/searched.json``, of which
@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from benchmarks.quality import learned, measure, protocol, rechub
-from benchmarks.quality.chosen import RECHUB, RETRIEVAL
+from benchmarks.quality.chosen import BASES, RECHUB, setting_of
 from benchmarks.quality.learned import NETWORKS, Network, Setting
 from benchmarks.quality.lines import Lines
 from benchmarks.quality.protocol import Part
 from benchmarks.quality.rechub import RechubSetting
 
 OUT = Path("benchmarks/quality/searched.json")
+BEGUN = "where the search began"
 RECHUB_NAME = "torch_rechub"
 SYSTEMS = (*NETWORKS, RECHUB_NAME)
 KEPT = ("new.hr@50", "all.hr@50")
@@ -39,7 +40,7 @@ def built(setting: Setting, **changed: Any) -> Setting:
 
 
 LEVERS: dict[str, Callable[[Setting], Setting]] = {
-    "chosen": lambda setting: setting,
+    BEGUN: lambda setting: setting,
     "no popularity": lambda setting: replace(setting, popular_weight=0.0),
     "popularity when asked alone": lambda setting: replace(setting, popular_from="asked"),
     "popularity of 7 days": lambda setting: replace(setting, popular_days=7),
@@ -56,7 +57,7 @@ LEVERS: dict[str, Callable[[Setting], Setting]] = {
     "no half-life": lambda setting: fitted(setting, half_life_days=0.0),
 }
 RECHUB_LEVERS: dict[str, Callable[[RechubSetting], RechubSetting]] = {
-    "chosen": lambda setting: setting,
+    BEGUN: lambda setting: setting,
     "12 targets": lambda setting: replace(setting, targets=12),
     **{
         f"learning rate {rate}, {negatives} negatives": partial(replace, learning_rate=rate, negatives=negatives)
@@ -87,27 +88,27 @@ def tried_rechub(part: Part, system: str, setting: RechubSetting, lines: Lines) 
 
 
 def trials(data: str, system: str, epochs: int) -> dict[str, Any]:
-    """Name the settings that are tried for a system: what is chosen, and each lever that changes it."""
+    """Name the settings that are tried for a system: the base, and each lever that changes it."""
     if system == RECHUB_NAME:
         base: Any = replace(RECHUB[data], epochs=epochs)
         levers: dict[str, Callable[[Any], Any]] = dict(RECHUB_LEVERS)
     else:
-        base, levers = fitted(RETRIEVAL[data][system], epochs=epochs), dict(LEVERS)
+        base, levers = setting_of(BASES[data], system, epochs), dict(LEVERS)
     settings = {lever: changed(base) for lever, changed in levers.items()}
-    return {lever: setting for lever, setting in settings.items() if lever == "chosen" or setting != base}
+    return {lever: setting for lever, setting in settings.items() if lever == BEGUN or setting != base}
 
 
 def main() -> None:
     """Try the levers that change something, print, write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=RETRIEVAL, action="append", help="a data set")
+    parser.add_argument("--only", choices=BASES, action="append", help="a data set")
     parser.add_argument("--system", choices=SYSTEMS, action="append")
     parser.add_argument("--lever", choices=[*LEVERS, *RECHUB_LEVERS], action="append")
     parser.add_argument("--epochs", type=int, default=8)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for data in asked.only or RETRIEVAL:
+    for data in asked.only or BASES:
         part = protocol.validation(measure.present(data))
         for system in asked.system or SYSTEMS:
             for lever, setting in trials(data, system, asked.epochs).items():
