@@ -57,7 +57,7 @@ def open_score(
     Returns:
         For shards out of ``range(run.shards)``. Counts: ``users``; ``cold`` users; ``ranked_rows`` and
         ``fallback_rows``; ``short_lists``, users who are not cold and have fewer than C candidates; ``seen_dropped``,
-        items found and left out since the user had them; ``unfilled``, users with fewer than ``top_n`` rows.
+        items that would be candidates, had the user not had them; ``unfilled``, users with fewer than ``top_n`` rows.
 
     Raises:
         UsageError: If an option cannot be.
