@@ -1,16 +1,21 @@
-"""Sequences: all users' events in memory, for training; cut and encoded by the same code as the night's histories."""
+"""Sequences: all users' events, for training; cut and encoded by the same code as the night's histories."""
 
+import math
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from artifacts.bundle import FeatureSpec
-from artifacts.errors import InputError
+from artifacts.errors import InputError, NightrecError
 from features.catalogue import fit_feature_vocabularies
 from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features
@@ -22,6 +27,7 @@ from features.vocabulary import PADDING, Vocabulary, fit_vocabulary
 from features.weights import Weighing, require_weights
 
 Ints = NDArray[np.int64]
+_ROWS = 1_000_000  # events that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,14 @@ def read_sequences(
     engine: Engine,
     weighing: Weighing | None = None,
 ) -> Sequences:
-    """Read every event up to the end of *until* into memory.
+    """Read every event up to the end of *until*; with *weighing* they have weights.
 
-    With *weighing* they have weights.
+    What there is of each event lies in files of the engine's scratch folder (:func:`mapped`), not in memory.
 
     Raises:
         InputError: If a table is wrong; the message names file and column.
         UsageError: If a feature has no column, or weights have none.
+        NightrecError: If memory or disk do not suffice.
     """
     if weighing:
         require_weights(inputs, weighing)
@@ -107,24 +114,60 @@ def read_sequences(
         weighing=weighing,
     ) as ordered:
         users = ordered.query("SELECT * FROM users")
-        events = ordered.query("SELECT * FROM events")
-        counts = np.bincount(events.column("u").to_numpy(), minlength=len(users))
-        ends = np.cumsum(counts)
-        # The table has each user's newest event first: read every user's events backwards.
-        backwards = np.repeat(2 * ends - counts - 1, counts) - np.arange(len(events))
+        counted = ordered.query("SELECT u, count(*) AS events FROM events GROUP BY u")
+        starts = np.zeros(len(users) + 1, np.int64)
+        starts[counted.column("u").to_numpy() + 1] = counted.column("events").to_numpy()
+        np.cumsum(starts, out=starts)
+        columns: dict[str, NDArray[Any]] = {
+            name: mapped((int(starts[-1]),), kind, engine.scratch)
+            for name, kind in (("item", np.int32), ("time_us", np.int64), ("weight", np.float32))
+            if name != "weight" or weighing
+        }
+        done = 0
+        for batch in ordered.stream("SELECT * FROM events", _ROWS):
+            u = batch.column("u").to_numpy()
+            # The table has each user's newest event first: write every user's events backwards.
+            at = starts[u] + starts[u + 1] - 1 - np.arange(done, done + len(u))
+            for name, column in columns.items():
+                values = batch.column(name).to_numpy()
+                column[at] = ordered.codes[values] if name == "item" else values
+            done += len(u)
         return Sequences(
             user_ids=users.column("user_id").combine_chunks(),
-            starts=np.concatenate([[0], ends]),
-            items=ordered.codes[events.column("item").to_numpy()[backwards]],
-            times_us=events.column("time_us").to_numpy()[backwards],
+            starts=starts,
+            items=columns["item"],
+            times_us=columns["time_us"],
             catalogue=catalogue,
             profiles={
                 name: users.column(column).to_numpy()
                 for name, column in zip(spec.profile_features, profile_columns(spec), strict=True)
             },
             counts=ordered.counts,
-            weights=events.column("weight").to_numpy()[backwards] if "weight" in events.column_names else None,
+            weights=columns.get("weight"),
         )
+
+
+def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) -> NDArray[Any]:
+    """Make an array of zeros in a file that has no name: what of it is in memory, the page cache decides.
+
+    Args:
+        shape: Of the array.
+        kind: Of its elements.
+        folder: Where the file lies; by default where temporary files do. Its room is given back with the array.
+
+    Raises:
+        NightrecError: If the disk has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if not size:
+        return np.zeros(shape, kind)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            place = folder or tempfile.gettempdir()
+            raise NightrecError(f"{place}: expected room for {size:,} bytes, found less ({error.strerror})") from error
+        return np.asarray(np.memmap(file, kind, "r+", shape=shape))
 
 
 def ends_before(sequences: Sequences, users: Ints, now_us: Ints) -> Ints:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from artifacts.bundle import Role, input_names
 from features.encode import NO_ITEM, item_features
-from features.sequences import Sequences, history_at
+from features.sequences import Sequences, history_at, mapped
 from models.examples import DAY_US, EventIndex, Examples, Floats, Ints, earlier_events
 from models.lists import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, draw_negatives, ranker_inputs
 from models.losses import serving_scores
@@ -98,10 +98,9 @@ def popularity_of(index: EventIndex, now_us: Ints, items: int, night: Night) -> 
         return None
     days = index.days(now_us)
     first, end = (int(days.min()), int(days.max()) + 1) if len(days) else (0, 0)
-    logs = np.empty((end - first, items), dtype=np.float32)
+    logs = mapped((end - first, items), np.float32)  # of a large shop these are gigabytes
     for row, events in enumerate(index.popularity_by_day(first, end, items, night.popular_days)):
-        logs[row] = np.log1p(events)
-    logs *= np.float32(night.popularity_weight)  # where it lies: of a large shop these are gigabytes
+        logs[row] = np.log1p(events).astype(np.float32) * np.float32(night.popularity_weight)
     return Popularity(torch.from_numpy(logs), first, index)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from features.sequences import Sequences, ends_before
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 DAY_US = 86_400_000_000
+_EVENTS = 1_000_000  # about so many are looked at at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +191,36 @@ def days_of(sequences: Sequences, window: Window, *, zone: str, half_life_days: 
         zone: Where days begin and end.
         half_life_days: A day this much older than the window's end weighs half; 0 weighs all alike.
     """
-    times, counts = sequences.times_us, sequences.weights
-    kept = (times >= window.start_us) & (times < window.end_us) & (sequences.items >= 0)
-    events = np.flatnonzero(kept if counts is None else kept & (counts > 0))
-    owners, midnights = users_of(sequences)[events], day_starts(times[events], zone)
+    cuts = np.arange(0, max(1, len(sequences.times_us)), _EVENTS)
+    blocks = np.unique(np.searchsorted(sequences.starts, cuts))
+    parts = [
+        _days_of(sequences, int(first), int(last), window, zone)
+        for first, last in pairwise([*blocks, len(sequences.starts) - 1])
+    ]
+    users, now_us, ends, lengths, items, heaviest = (np.concatenate(part) for part in zip(*parts, strict=True))
+    question = np.repeat(np.arange(len(users)), lengths)
+    weights = age_weights(now_us[question], window.end_us, half_life_days)
+    if sequences.weights is not None:
+        weights = of_mean_one(weights * heaviest)
+    return Days(users, now_us, ends, question, items, weights)
+
+
+def _days_of(
+    sequences: Sequences, first: int, last: int, window: Window, zone: str
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
+    """Find the days of the users from *first* to before *last*.
+
+    Returns:
+        Users, mornings, ends and the number of targets of each day; and catalogue row and greatest weight of each
+        target.
+    """
+    start = int(sequences.starts[first])
+    mine = slice(start, int(sequences.starts[last]))
+    times, rows = sequences.times_us[mine], sequences.items[mine]
+    counts = np.ones(len(times), np.float32) if sequences.weights is None else sequences.weights[mine]
+    events = np.flatnonzero((times >= window.start_us) & (times < window.end_us) & (rows >= 0) & (counts > 0))
+    owners = first + np.searchsorted(sequences.starts[first + 1 : last + 1], start + events, side="right")
+    midnights = day_starts(times[events], zone)
     day = np.searchsorted(midnights, times[events], side="right") - 1
     heads = np.ones(len(events), dtype=bool)
     heads[1:] = (owners[1:] != owners[:-1]) | (day[1:] != day[:-1])
@@ -202,14 +230,12 @@ def days_of(sequences: Sequences, window: Window, *, zone: str, half_life_days: 
     question = np.cumsum(heads) - 1
     asked = told[question]
     events, question = events[asked], (np.cumsum(told) - 1)[question[asked]]
-    pairs, inverse = np.unique(question * len(sequences.catalogue) + sequences.items[events], return_inverse=True)
-    question, items = np.divmod(pairs, len(sequences.catalogue))
-    weights = age_weights(now_us[told][question], window.end_us, half_life_days)
-    if counts is not None:
-        heaviest = np.zeros(len(pairs), dtype=np.float32)
-        np.maximum.at(heaviest, inverse, counts[events])
-        weights = of_mean_one(weights * heaviest)
-    return Days(users[told], now_us[told], ends[told], question, items, weights)
+    size = max(1, len(sequences.catalogue))
+    pairs, inverse = np.unique(question * size + rows[events], return_inverse=True)
+    heaviest = np.zeros(len(pairs), dtype=np.float32)
+    np.maximum.at(heaviest, inverse, counts[events])
+    lengths = np.bincount(pairs // size, minlength=int(told.sum()))
+    return users[told], now_us[told], ends[told], lengths, pairs % size, heaviest
 
 
 def next_day(sequences: Sequences, window: Window, *, zone: str) -> Examples:

@@ -1,3 +1,4 @@
+import mmap
 from datetime import timedelta
 
 import numpy as np
@@ -7,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts.bundle import Role
-from artifacts.errors import InputError
+from artifacts.errors import InputError, NightrecError
+from features import sequences as module
 from features.catalogue import encode_catalogue
 from features.encode import user_inputs
 from features.histories import Cut, open_histories
 from features.ordered import Engine
-from features.sequences import ends_before, fit_vocabularies, history_at, read_sequences
+from features.sequences import ends_before, fit_vocabularies, history_at, mapped, read_sequences
 from features.vocabulary import fit_vocabulary
 
 ITEMS = [(10, "a"), (20, "b"), (30, None), (40, "a")]
@@ -153,3 +155,32 @@ def test_many_events_are_read_in_order(tmp_path, shop, spec, day, now, write_par
     assert np.array_equal(found.starts, np.searchsorted(owners[::-1], [*found.user_ids.to_pylist(), 3_000]))
     assert np.array_equal(found.items, items[order] // 10 - 1)
     assert np.array_equal(found.times_us, (now - ago[order]) * 1_000_000)
+
+
+def lies_in_a_file(array):
+    while not isinstance(array, mmap.mmap):
+        array = array.base
+    return True
+
+
+def test_events_lie_in_files_that_are_gone_with_them(shop, spec, day, tmp_path, monkeypatch):
+    """However few are read at once, the same sequences come out; each of their arrays is a map of a nameless file."""
+    random = np.random.default_rng(3)
+    users, items, hours = random.integers(0, 5, 40), random.choice([10, 20, 50, 60], 40), random.integers(0, 20, 40)
+    events = [(int(user), int(item), int(hour) * 9_000) for user, item, hour in zip(users, items, hours, strict=True)]
+    inputs = shop(events, ITEMS).inputs(tmp_path)
+    whole = read(inputs, spec, day, tmp_path)
+    monkeypatch.setattr(module, "_ROWS", 3)
+    parts = read(inputs, spec, day, tmp_path)
+    assert len(whole.items) > 30
+    for name in ("starts", "items", "times_us"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    assert all(lies_in_a_file(array) for array in (whole.items, whole.times_us))
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_disk_without_room_is_said(tmp_path):
+    """An array that no disk can hold is refused with its size before anything is written to it."""
+    with pytest.raises(NightrecError, match=r"expected room for 4,611,686,018,427,387,904 bytes, found less"):
+        mapped((2**62,), np.int8, tmp_path)
+    assert mapped((0, 3), np.int8, tmp_path).shape == (0, 3)

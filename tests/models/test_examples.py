@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from artifacts.errors import UsageError
 from features.cross import match_seen
 from features.day import data_day
+from models import examples as examples_module
 from models.examples import (
+    Days,
     EventIndex,
     Window,
     age_weights,
@@ -85,6 +87,22 @@ def test_a_night_asks_each_user_once_a_day_before_it_begins(make_sequences, list
             if items and earlier:
                 expected.append((user, morning, int(sequences.starts[user]) + earlier, items))
     assert asked(next_day(sequences, window, zone="UTC")) == expected
+
+
+@some
+@given(behaviours)
+def test_days_are_found_some_users_at_a_time(make_sequences, lists):
+    """However few events are looked at at once, the days and their weights are the same, bit for bit."""
+    sequences = make_sequences(lists)
+    weighed = replace(sequences, weights=np.arange(len(sequences.items), dtype=np.float32) % 3)
+    how = {"window": Window(0, 5 * DAY), "zone": "UTC", "half_life_days": 2.0}
+    whole = [days_of(one, **how) for one in (sequences, weighed)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples_module, "_EVENTS", 2)
+        parts = [days_of(one, **how) for one in (sequences, weighed)]
+    for one, other in zip(whole, parts, strict=True):
+        for name in Days.__slots__:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 @some
