@@ -19,7 +19,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from artifacts.errors import ParityError
-from export.half import put_in_half
+from export.half import put_in_half, rounding
 from export.parity import Figures, check_alone, open_graph
 from export.source import Arrays, Source
 from models.evaluate import auc
@@ -69,7 +69,7 @@ def narrow(source: Source, graph: Path, precision: str = "int8") -> Narrowed:
     """Put the graph's wide layers into a precision, in place, if real lists keep their order.
 
     Every second list of ``source.lists`` gives the scales of int8, the others judge. fp16 is judged on the CPU too,
-    which rounds the weights and computes in fp32; a GPU rounds what comes in and out besides.
+    by a graph in fp32 that rounds as a GPU does.
 
     Args:
         source: A ranker's.
@@ -88,14 +88,20 @@ def narrow(source: Source, graph: Path, precision: str = "int8") -> Narrowed:
         )
     scales, judges = ({name: array[start::2] for name, array in source.lists.items()} for start in (0, 1))
     narrowed = graph.with_name("narrowed.onnx")
+    judged = graph.with_name("rounding.onnx") if precision == "fp16" else narrowed
     try:
         layers = write_narrow(source, graph, narrowed, scales, precision)
         check_alone(source, open_graph(narrowed), narrowed, Figures())
-        found = judge(source, graph, narrowed, judges, layers=layers, precision=precision)
+        if precision == "fp16":
+            model = onnx.load(narrowed)
+            rounding(model)
+            onnx.save(model, judged)
+        found = judge(source, graph, judged, judges, layers=layers, precision=precision)
         narrowed.replace(graph)
         return found
     finally:
-        narrowed.unlink(missing_ok=True)
+        for path in {narrowed, judged}:
+            path.unlink(missing_ok=True)
 
 
 def write_narrow(source: Source, graph: Path, narrowed: Path, lists: Arrays, precision: str = "int8") -> int:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from artifacts.bundle import Role
 from artifacts.errors import ParityError
-from export.half import put_in_half
+from export.half import put_in_half, rounding
 from export.narrow import write_narrow
 
 
@@ -57,6 +57,22 @@ def test_a_product_takes_numbers_rounded_to_fp16() -> None:
     np.testing.assert_allclose(run(whole, x)[:, 0], [2049 + 1.2, 1024.5 + 1.2], rtol=1e-7)
     np.testing.assert_allclose(run(first, x)[:, :2], [[2048 + 1.2, 0.5 + 1.2], [1024 + 1.2, 1.5 + 1.2]], rtol=1e-7)
     np.testing.assert_allclose(run(both, x)[:, 0], [2048 + 1.2, 1024 + 1.2], rtol=1e-3)
+
+
+def test_the_graph_that_judges_rounds_what_comes_in_and_out() -> None:
+    """Each number is the nearest of fp16, as NumPy has it; and the sums between are as wide as a GPU's."""
+    weight = np.zeros((64, 256), np.float32)
+    weight[0, 0] = 2049.0
+    model = two_products(weight)
+    put_in_half(model, ["first", "second"])
+    rounding(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {one.data_type for one in model.graph.initializer} == {TensorProto.FLOAT}
+    x = np.zeros((3, 64), np.float32)
+    x[:, 0] = 1.0, 0.333, 1.0005
+    first = (x[:, 0].astype(np.float16).astype(np.float32) * np.float32(2048)).astype(np.float16).astype(np.float32)
+    second = (first + 2 * np.float32(np.float16(0.1))).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(run(model, x)[:, 0], second + 1)
 
 
 def test_the_weights_are_there_once() -> None:
