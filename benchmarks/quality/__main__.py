@@ -50,18 +50,29 @@ def here(names: list[str]) -> list[str]:
     return found
 
 
-def measured(names: list[str], *, seeds: tuple[int, ...], workers: int, short: bool) -> dict[str, Any]:
-    """Measure data sets: floors and seeds side by side, each in a process of one thread, the longest first."""
+def measured(
+    names: list[str], *, seeds: tuple[int, ...], workers: int, short: bool
+) -> tuple[dict[str, Any], list[BaseException]]:
+    """Measure data sets: floors and seeds side by side, each in a process of one thread, the longest first.
+
+    Gives the figures of all jobs that came to an end, and the errors of the others.
+    """
     jobs = [(name, seed) for name in names for seed in (FLOORS, *seeds)]
     jobs.sort(key=lambda job: -SECONDS.get(job, 0))
+    done: dict[tuple[str, int], Future[measure.Figures]] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        done: dict[tuple[str, int], Future[measure.Figures]] = {}
         for name, seed in jobs:
             if seed == FLOORS:
                 done[name, seed] = pool.submit(measure.floors_of, name, short=short)
             else:
                 done[name, seed] = pool.submit(measure.seed_of, measure.Job(name, seed, short))
-        return {name: measure.together(done[name, seed].result() for seed in (FLOORS, *seeds)) for name in names}
+    errors = [error for job in done.values() if (error := job.exception()) is not None]
+    whole = {name: [done[name, seed] for seed in (FLOORS, *seeds)] for name in names}
+    found = {
+        name: measure.together(job.result() for job in several if job.exception() is None)
+        for name, several in whole.items()
+    }
+    return found, errors
 
 
 def commit() -> str:
@@ -83,7 +94,8 @@ def main() -> None:
     names = here(["ml100k"] if asked.short else asked.only or list(ORDER))
     seeds = SEEDS[:1] if asked.short else SEEDS[: asked.seeds]
     kept = json.loads(OUT.read_text()) if asked.only and OUT.exists() else {}
-    found = kept | measured(names, seeds=seeds, workers=asked.workers, short=asked.short)
+    figures, errors = measured(names, seeds=seeds, workers=asked.workers, short=asked.short)
+    found = kept | figures
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {OUT}")
@@ -92,6 +104,8 @@ def main() -> None:
         trials = json.loads(TRIALS.read_text()) if TRIALS.exists() else {}
         report.write(PAGE, found, f"{datetime.now(UTC).date()}, commit {commit()}, by `{command}`", trials)
         print(f"tables written to {PAGE}")
+    if errors:
+        raise BaseExceptionGroup("what these jobs measure is not in the file", errors)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ FEW_LISTS = replace(LISTS, epochs=20, batch=16)  # MovieLens has 117 of them
 NEW_LISTS = replace(LISTS, epochs=3, learning_rate=0.0003)
 NETWORK = BstConfig(mlp=(256, 128, 64))
 RANKING = {
-    "ml100k": {"all": RankSetting(NETWORK, FEW_LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
+    "ml100k": {
+        "all": RankSetting(NETWORK, FEW_LISTS),
+        "new": RankSetting(NETWORK, replace(FEW_LISTS, learning_rate=0.0003)),
+    },
     "complete_journey": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
     "online_retail": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
 }
