@@ -100,21 +100,19 @@ def choose_index(
 
 
 def types_that_fit(options: IndexOptions, items: int, width: int) -> list[str]:
-    """Give the types, of those that *options* leave open, whose index of *items* fits into the memory.
+    """Give the types whose index of *items* fits into the memory.
 
     Raises:
         UsageError: If none does.
     """
     types = [kind for kind in WORK if kind != "PQ" or items >= LEAST_OF_LIST * PQ_CODES]
-    types = types if options.type == AUTO else [options.type]
     fewest = min(_lists_to_try(options, items))
     fitting = [kind for kind in types if _fits(options, kind, items, width, fewest)]
     if not fitting:
         least = bytes_of(types[-1], items=items, width=width, lists=fewest)
-        other = "" if options.type == AUTO else f', type = "{AUTO}"'
         raise UsageError(
             f"[index] memory: {items:,} items take {least:,} bytes as {types[-1]}, and {options.memory:,} are allowed; "
-            f"raise it{other}, or 0B for no limit"
+            f'raise it, or name a type, as type = "{types[-1]}", which is then searched on disk'
         )
     return fitting
 
@@ -166,7 +164,7 @@ def _costs(index: Index, kind: str, sample: Sample) -> np.ndarray:
 def _lists_to_try(options: IndexOptions, items: int) -> list[int]:
     """Give the usual number of lists, and half and twice as many; one for few items, and what is asked for."""
     usual = lists_for(items, options.lists)
-    if options.type != AUTO or options.lists or usual == 1:
+    if options.lists or usual == 1:
         return [usual]
     return list(dict.fromkeys([usual, usual // 2, min(2 * usual, items // LEAST_OF_LIST)]))
 

@@ -28,7 +28,7 @@ from artifacts.layout import sidecar_of
 from artifacts.run import Run, StepResult
 from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_files
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
-from batch.choose import AUTO, choose_index, told, types_that_fit
+from batch.choose import AUTO, choose_index, told
 from batch.earlier import UNUSABLE
 from batch.indexed import appended, gather_vectors, open_index, read_ivf
 from batch.ivf import IndexOptions, popularity_scale, train, training_rows
@@ -122,7 +122,6 @@ def _tuned(
         if options.type == AUTO:
             index, exact, said = choose_index(make, empty.vectors, halves, options)
         else:
-            types_that_fit(options, *empty.vectors.shape)
             index, exact = make(options), options
             said = measured(index, halves, choose_nprobe(index, halves[0], options.recall_target), options)
     index.ivf.nprobe = said["nprobe"]
@@ -164,7 +163,8 @@ def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vec
 
 def _train(run: Run, user: Bundle, options: IndexOptions, vectors: np.ndarray, scale: float, device: str) -> Any:
     scaling = np.where(np.arange(vectors.shape[1]) == user.width, scale, 1) if scale else None
-    return train(vectors, options, threads=run.profile["faiss_threads"], device=device, scaling=scaling)
+    threads, folder = run.profile["faiss_threads"], run.layout.index.folder / ".parts"
+    return train(vectors, options, threads=threads, device=device, scaling=scaling, folder=folder)
 
 
 def _encode_sample(run: Run, session: Session) -> UserVectors:

@@ -8,6 +8,7 @@ a list's centroid is the plain mean of its items: the inner product with it is t
 
 from dataclasses import dataclass
 from math import isqrt, log2
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -16,6 +17,7 @@ import numpy as np
 from artifacts.errors import UsageError
 from batch.copied import require_copied
 from batch.indexed import PQ_WIDTH
+from batch.ondisk import filled_on_disk
 
 ONE_LIST_BELOW = 4096  # items; below, one list is quick enough, and nothing is lost
 LEAST_OF_LIST = 39  # training vectors of a list (and of a PQ code); FAISS warns below
@@ -40,7 +42,7 @@ class IndexOptions:
         seed: Of the training sample and of k-means.
         popularity_weight: How much the logarithm of an item's recent events counts beside the inner product of the
             vectors; 0: the index holds the vectors alone.
-        memory: The most bytes that the index may take; 0: as many as it needs.
+        memory: The most bytes that the index may take in memory; 0: as many as it needs.
     """
 
     type: str = "Flat"
@@ -103,6 +105,7 @@ def train(
     threads: int,
     device: str = "cpu",
     scaling: np.ndarray | None = None,
+    folder: Path | None = None,
 ) -> Any:
     """Build an IVF of *vectors*, float32 [n, d], all finite; the same arguments give the same bytes.
 
@@ -113,9 +116,11 @@ def train(
         device: ``gpu`` builds there, copies the index back and compares it with *vectors*.
         scaling: Where lists are made by Euclidean distance: what each number of a vector is multiplied by for it,
             float32 [d], more than 0. None makes them by cosine.
+        folder: Where, on a CPU, the lists of an index of more than ``options.memory`` are made part by part; the bytes
+            are the same. None makes them in memory.
 
     Returns:
-        The index, on the CPU.
+        The index, on the CPU; if it was made in *folder* its lists are in a file, and it cannot be changed.
 
     Raises:
         UsageError: If there are too few vectors for the lists or for PQ.
@@ -134,13 +139,24 @@ def train(
     ivf.cp.seed = options.seed
     ivf.cp.min_points_per_centroid = 1  # FAISS warns on stderr; `lists_for` has refused already
     if scaling is not None:
-        _train_scaled(ivf, vectors, sample, scaling, seed=options.seed, device=device)
-        return ivf
+        own = _train_scaled(ivf, vectors, sample, scaling, seed=options.seed, device=device)
+        return _filled(ivf, vectors, own, options, folder)
     shown = vectors if len(sample) == items else vectors[sample]
     if device == "gpu":
         return _build_on_gpu(ivf, vectors, shown)
     ivf.train(shown)
-    ivf.add(vectors)
+    return _filled(ivf, vectors, None, options, folder)
+
+
+def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, options: IndexOptions, folder: Path | None) -> Any:
+    """Add *vectors* to the lists *own*, int64 [n], or to the nearest, in memory or in *folder*."""
+    items, width = vectors.shape
+    if folder and options.memory and bytes_of(options.type, items=items, width=width, lists=ivf.nlist) > options.memory:
+        return filled_on_disk(ivf, vectors, own, memory=options.memory, folder=folder)
+    if own is None:
+        ivf.add(vectors)
+    else:
+        ivf.add_core(items, faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
     return ivf
 
 
@@ -164,8 +180,8 @@ def _build_on_gpu(ivf: Any, vectors: np.ndarray, shown: np.ndarray) -> Any:
 
 def _train_scaled(
     ivf: Any, vectors: np.ndarray, sample: np.ndarray, scaling: np.ndarray, *, seed: int, device: str
-) -> None:
-    """Train lists and codes on the rows *sample* of *vectors*, each number times its *scaling*, and add all of them."""
+) -> np.ndarray:
+    """Train lists and codes on rows *sample* of *vectors*, each number times its *scaling*; gives the lists of all."""
     scaling = scaling.astype(np.float32)
     nearest: Any = faiss.IndexFlatL2(len(scaling))
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
@@ -184,7 +200,7 @@ def _train_scaled(
         shown -= centroids[lists]
     ivf.train_encoder(len(shown), faiss.swig_ptr(shown), faiss.swig_ptr(lists))
     ivf.is_trained = True
-    ivf.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
+    return np.asarray(own)
 
 
 def _empty(width: int, lists: int, kind: str) -> Any:

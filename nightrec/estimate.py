@@ -179,7 +179,8 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
     events = sizes.events * rates.event_bytes
     tower = rates.worker_bytes + bytes_.table
     shop = bytes_.index + bytes_.vectors + bytes_.catalogue + bytes_.table * sizes.ranked
-    built = bytes_.index * (2 if means.index_type == "auto" else 1)  # the best so far, and the next
+    open_ = means.index_type == "auto"  # of which two are held, the best so far and the next
+    built = 2 * bytes_.index if open_ else min(bytes_.index, means.index_memory or math.inf)
     towers, shops, vectors = means.workers * bytes_.table, means.workers * shop, bytes_.vectors
     of_users = bytes_.histories + bytes_.interests
     return {

@@ -237,8 +237,8 @@ class Index(Table):
     lists: Count = 0
     """Lists of the IVF; 0 chooses by the number of items, and with ``index.type = "auto"`` among three numbers."""
     memory: Memory = "0B"
-    """The most that the index may take, beside the items' vectors; what would take more is refused, or with
-    ``index.type = "auto"`` not tried. 0B is no limit."""
+    """The most that the index may take in memory, beside the items' vectors; one that takes more is made on disk, in
+    parts, and searched there, and with ``index.type = "auto"`` not tried. 0B is no limit."""
     recall_target: Annotated[Share, Field(gt=0)] = 0.95
     """The recall that nprobe is chosen for, against exact search on tonight's users."""
     recall_k: Few = 100

@@ -68,8 +68,6 @@ def test_what_does_not_fit_the_memory_is_not_tried() -> None:
 
     with pytest.raises(UsageError, match=r"memory: 12,000 items take 131,168 bytes as PQ, and 100,000 are allowed"):
         types_that_fit(replace(AUTO, memory=100_000), ITEMS, WIDTH)
-    with pytest.raises(UsageError, match=r"bytes as Flat, and 100,000 are allowed; raise it, type = \"auto\", or 0B"):
-        types_that_fit(IndexOptions(memory=100_000), ITEMS, WIDTH)
     assert types_that_fit(AUTO, 9_983, WIDTH) == ["Flat", "SQ8"]  # PQ needs 39 items for each of 256 codes
 
 

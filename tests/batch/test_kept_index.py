@@ -12,7 +12,6 @@ import pytest
 from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.documents import read_json
-from artifacts.errors import UsageError
 from artifacts.layout import sidecar_of
 from artifacts.run import Run
 from artifacts.tables import writing_table
@@ -155,10 +154,16 @@ def test_a_night_keeps_what_it_chose(
     assert faiss.serialize_index(ivf).tobytes() == first.layout.index.ivf.read_bytes()
 
 
-def test_a_type_that_does_not_fit_is_refused(make_run: MakeRun, tiny: ModuleType, user_bundle: Bundle, vectors) -> None:
-    """A limit holds for a type that is asked for too, and nothing is left behind."""
-    run = night(make_run, tiny, "run", vectors, users=20)
+@pytest.mark.parametrize("weight", [0, 0.5])
+def test_an_index_past_its_memory_is_made_on_disk(
+    make_run: MakeRun, tiny, user_bundle: Bundle, vectors, weight
+) -> None:
+    """A type that is named and takes more than its limit has the bytes that it would have in memory."""
+    options = IndexOptions(lists=24, recall_k=10, popularity_weight=weight)
+    memory, disk = (night(make_run, tiny, name, vectors) for name in ("memory", "disk"))
+    build_index(memory, user_bundle, options, threads=1)
 
-    with pytest.raises(UsageError, match=r"^\[index\] memory: 10,285 items take .* as Flat, and 1,000 are allowed"):
-        build_index(run, user_bundle, IndexOptions(memory=1_000), threads=1)
-    assert not run.layout.index.ivf.exists()
+    build_index(disk, user_bundle, replace(options, memory=100_000), threads=1)
+
+    assert files(disk) == files(memory)
+    assert not (disk.layout.index.folder / ".parts").exists()

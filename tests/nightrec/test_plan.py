@@ -72,6 +72,10 @@ def test_an_index_of_an_open_type_is_the_largest_that_fits(memory: int, kind: st
     assert plain["index"].minutes < said["index"].minutes < 7 * plain["index"].minutes
     assert said["score"] == plain["score"]
 
+    limited = {one.step: one for one in estimate(SIZES, replace(MEANS, index_memory=10_000_000))}["index"]
+    whole = {one.step: one for one in estimate(SIZES, MEANS)}["index"]
+    assert (limited.disk, limited.memory) == (whole.disk, whole.memory - 51_200_000 + 10_000_000)
+
 
 @pytest.mark.parametrize("more", [{"users": 400_000, "events": 8_000_000}, {"items": 400_000}, {"width": 128}])
 def test_more_work_is_never_less_effort(more: dict[str, int]) -> None:
