@@ -145,18 +145,16 @@ def train(
     if device == "gpu":
         return _build_on_gpu(ivf, vectors, shown)
     ivf.train(shown)
-    return _filled(ivf, vectors, None, options, folder)
+    own = ivf.quantizer.search(vectors, 1)[1][:, 0]  # of all at once: a few rows alone get other bits, and other lists
+    return _filled(ivf, vectors, own, options, folder)
 
 
-def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, options: IndexOptions, folder: Path | None) -> Any:
-    """Add *vectors* to the lists *own*, int64 [n], or to the nearest, in memory or in *folder*."""
+def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray, options: IndexOptions, folder: Path | None) -> Any:
+    """Add *vectors* to the lists *own*, int64 [n], in memory or in *folder*."""
     items, width = vectors.shape
     if folder and options.memory and bytes_of(options.type, items=items, width=width, lists=ivf.nlist) > options.memory:
         return filled_on_disk(ivf, vectors, own, memory=options.memory, folder=folder)
-    if own is None:
-        ivf.add(vectors)
-    else:
-        ivf.add_core(items, faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
+    ivf.add_core(items, faiss.swig_ptr(vectors), None, faiss.swig_ptr(own))
     return ivf
 
 

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 import faiss
 import numpy as np
 
+LEAST_OF_PART = 65_536  # rows: each part is a file with all centroids, and there may be only so many
 _TAIL = 4 + 8 + 8 + 4 + 8  # bytes by which FAISS says that there are no items in any list
 _BYTES_OF_ID = 8
 
 
-def filled_on_disk(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, *, memory: int, folder: Path) -> Any:
+def filled_on_disk(ivf: Any, vectors: np.ndarray, own: np.ndarray, *, memory: int, folder: Path) -> Any:
     """Add *vectors* to a trained index; it has the bytes of one that was filled in memory.
 
     Rows are added part by part, the lists of each part are written to disk, and list by list all parts make one file,
@@ -22,8 +23,8 @@ def filled_on_disk(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, *, mem
     Args:
         ivf: An ``IndexIVF``, trained and empty; it stays so.
         vectors: float32 [n, d]; row i becomes id i.
-        own: int64 [n], the list of each row; None takes the nearest.
-        memory: Bytes that the lists of a part may take.
+        own: int64 [n], the list of each row.
+        memory: Bytes that the lists of a part may take; ``LEAST_OF_PART`` rows are added at a time all the same.
         folder: Where the parts lie meanwhile, and are gone in the end; what is left there of an earlier try goes first.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -39,21 +40,19 @@ def filled_on_disk(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, *, mem
 
 
 def _parts(ivf: Any, rows: int, memory: int) -> Iterator[slice]:
-    at_once = max(memory // (ivf.code_size + _BYTES_OF_ID), 1)
+    at_once = max(memory // (ivf.code_size + _BYTES_OF_ID), LEAST_OF_PART)
     for start in range(0, rows, at_once):
         yield slice(start, min(start + at_once, rows))
 
 
-def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray | None, rows: slice, folder: Path) -> Any:
+def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray, rows: slice, folder: Path) -> Any:
     """Add some rows to a copy of *ivf*, write it, and give it as it lies on disk."""
     part: Any = faiss.clone_index(ivf)
     path = folder / f"{rows.start}.faiss"
     some, ids = vectors[rows], np.arange(rows.start, rows.stop)
-    if own is None:
-        part.add_with_ids(some, ids)
-    else:
-        part.add_core(len(ids), *(faiss.swig_ptr(array) for array in (some, ids, own[rows])))
-    faiss.write_index(part, str(path))
+    part.add_core(len(ids), *(faiss.swig_ptr(array) for array in (some, ids, own[rows])))
+    with path.open("wb") as file:
+        faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 

@@ -16,6 +16,7 @@ from artifacts.layout import sidecar_of
 from artifacts.run import Run
 from artifacts.tables import writing_table
 from batch import index as step
+from batch import ondisk
 from batch.index import build_index
 from batch.indexed import open_index
 from batch.ivf import IndexOptions
@@ -156,9 +157,10 @@ def test_a_night_keeps_what_it_chose(
 
 @pytest.mark.parametrize("weight", [0, 0.5])
 def test_an_index_past_its_memory_is_made_on_disk(
-    make_run: MakeRun, tiny, user_bundle: Bundle, vectors, weight
+    make_run: MakeRun, tiny, user_bundle: Bundle, monkeypatch, vectors, weight
 ) -> None:
     """A type that is named and takes more than its limit has the bytes that it would have in memory."""
+    monkeypatch.setattr(ondisk, "LEAST_OF_PART", 3_000)
     options = IndexOptions(lists=24, recall_k=10, popularity_weight=weight)
     memory, disk = (night(make_run, tiny, name, vectors) for name in ("memory", "disk"))
     build_index(memory, user_bundle, options, threads=1)

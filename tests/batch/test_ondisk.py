@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
+from batch import ondisk
 from batch.ivf import IndexOptions, train
 
 ITEMS, WIDTH = 12_000, 8
@@ -20,9 +21,10 @@ def vectors() -> np.ndarray:
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize(("kind", "memory"), [("Flat", 200_000), ("Flat", 479_999), ("SQ8", 50_000), ("PQ", 9_999)])
 def test_parts_on_disk_give_the_bytes_of_one_piece(
-    vectors: np.ndarray, tmp_path: Path, kind: str, memory: int, scaled: bool
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, memory: int, scaled: bool
 ) -> None:
     """In 2 to 13 parts, some of them short, by cosine and by Euclidean distance: not a byte differs."""
+    monkeypatch.setattr(ondisk, "LEAST_OF_PART", 1)
     scaling = np.linspace(0.5, 2, WIDTH) if scaled else None
     folder = tmp_path / "parts"
     folder.mkdir()
@@ -37,17 +39,17 @@ def test_parts_on_disk_give_the_bytes_of_one_piece(
     assert not folder.exists()
 
 
-def test_lists_of_which_most_are_empty_have_the_same_bytes(tmp_path: Path) -> None:
+def test_lists_of_which_most_are_empty_have_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS writes such lengths in pairs; 40 items of two kinds fill two of ten lists."""
-    from batch.ondisk import filled_on_disk
-
+    monkeypatch.setattr(ondisk, "LEAST_OF_PART", 1)
     centroids = np.eye(10, 10, dtype=np.float32)
     quantizer = faiss.IndexFlatIP(10)
     quantizer.add(centroids)
     ivf = faiss.IndexIVFFlat(quantizer, 10, 10, faiss.METRIC_INNER_PRODUCT)
     vectors = centroids[np.arange(40) % 2 * 7] * np.arange(1, 41, dtype=np.float32)[:, None]
 
-    found = filled_on_disk(ivf, vectors, None, memory=48 * 7, folder=tmp_path / "parts")
+    own = ivf.quantizer.search(vectors, 1)[1][:, 0]
+    found = ondisk.filled_on_disk(ivf, vectors, own, memory=48 * 7, folder=tmp_path / "parts")
 
     ivf.add(vectors)
     assert np.array_equal(faiss.serialize_index(found), faiss.serialize_index(ivf))
@@ -58,3 +60,22 @@ def test_what_fits_is_filled_in_memory(vectors: np.ndarray, tmp_path: Path) -> N
     """12,000 items of 40 bytes, 24 lists of 32: a limit of so much asks for no disk."""
     train(vectors, IndexOptions(lists=24, memory=480_768), threads=1, folder=tmp_path / "no folder" / "parts")
     assert not (tmp_path / "no folder").exists()
+
+
+def test_a_short_part_puts_no_row_into_another_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors that lie between lists to the last bit go where all of them together go, though ten stand alone."""
+    monkeypatch.setattr(ondisk, "LEAST_OF_PART", 330)
+    rng = np.random.default_rng(1)
+    first = rng.standard_normal(32).astype(np.float32)
+    centroids = np.stack([rng.permutation(first) for _ in range(8)])
+    vectors = np.tile(np.float32(0.3), (1_000, 32))
+    quantizer = faiss.IndexFlatIP(32)
+    quantizer.add(centroids)
+    whole = faiss.IndexIVFFlat(quantizer, 32, 8, faiss.METRIC_INNER_PRODUCT)
+    parts = faiss.clone_index(whole)
+    whole.add(vectors)
+
+    own = parts.quantizer.search(vectors, 1)[1][:, 0]
+    found = ondisk.filled_on_disk(parts, vectors, own, memory=1, folder=tmp_path / "parts")
+
+    assert np.array_equal(faiss.serialize_index(found), faiss.serialize_index(whole))
