@@ -7,11 +7,13 @@ It is a cache: what is damaged, missing or of other inputs costs the saving and 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from artifacts import schemas
 from artifacts.digest import document_digest, file_digest
@@ -23,7 +25,8 @@ from artifacts.run import FORMAT
 from artifacts.store import names_in
 from artifacts.tables import opening_arrow, read_sidecar, verify_file
 from batch.stages import each
-from features.carried import Carried
+from features.carried import Carried, WhatWasRead
+from features.catalogue import read_excluded
 from features.histories import Histories
 from features.inputs import IdTypes, Inputs, files_of
 
@@ -57,6 +60,10 @@ class Terms:
         """The files of interactions, in the order of their names."""
         return files_of(self.inputs.sources["interactions"]).paths
 
+    def excluded(self) -> pa.Array:
+        """Read who is excluded, ascending."""
+        return read_excluded(self.inputs.exclude_users, self.types.user_id)
+
     def digest(self) -> str:
         """Digest what makes events of the interactions' rows, and puts them in order: equal for what is carried on."""
         excluded = {name: one for name, one in self.inputs.sources.items() if name.startswith("exclude_")}
@@ -79,16 +86,18 @@ def leave(layout: RunLayout, histories: Histories, user_id: pa.DataType, write: 
     write(layout.carried("events"), each("read", histories.carried_events()), schemas.carried_events())
 
 
-def what_was_left(
-    layout: RunLayout, terms: Terms, counts: Mapping[str, int], files: Sequence[Mapping[str, int]]
-) -> dict[str, Any]:
-    """Say what was read and left, for the answer to a request; *files* are the counts of each file."""
+def what_was_left(layout: RunLayout, terms: Terms, counts: Mapping[str, int], read: WhatWasRead) -> dict[str, Any]:
+    """Say what was read and left, for the answer to a request.
+
+    Excluded users are not named: it says which places they have in the list of them.
+    """
     return {
         "terms": terms.digest(),
         "now_us": terms.now_us,
+        "excluded": pc.index_in(read.excluded, value_set=terms.excluded()).to_pylist(),
         "of_excluded_users": counts["interactions_of_excluded_users"],
         "with_excluded_items": counts["interactions_with_excluded_items"],
-        "files": [[file_digest(path), dict(said)] for path, said in zip(terms.paths, files, strict=True)],
+        "files": [[file_digest(path), dict(said)] for path, said in zip(terms.paths, read.files, strict=True)],
         "tables": {part: read_sidecar(layout.carried(part)).sha256 for part in PARTS},
     }
 
@@ -103,10 +112,11 @@ def finding_carried(layout: RootLayout, terms: Terms) -> Iterator[Carried | None
     with ExitStack() as stack:
         for folder, said in islice(_answers(layout, terms.date), LOOKS):
             try:
-                # Which excluded users had done something is not kept, so they could not be counted again.
-                if said["terms"] != asked or said["now_us"] > terms.now_us or said["of_excluded_users"]:
+                if said["terms"] != asked or said["now_us"] > terms.now_us:
                     continue
-                found = _opened(folder, said, digests, stack)
+                found = _opened(
+                    folder, said, digests, terms.excluded().take(pa.array(said["excluded"], pa.int32())), stack
+                )
             except _USELESS:
                 continue
             yield found
@@ -127,7 +137,11 @@ def _answers(layout: RootLayout, date: str) -> Iterator[tuple[RunLayout, dict[st
 
 
 def _opened(
-    layout: RunLayout, said: Mapping[str, Any], digests: Sequence[tuple[str, Path]], stack: ExitStack
+    layout: RunLayout,
+    said: Mapping[str, Any],
+    digests: Sequence[tuple[str, Path]],
+    excluded: pa.Array,
+    stack: ExitStack,
 ) -> Carried:
     """Check and open what a night left.
 
@@ -139,20 +153,29 @@ def _opened(
     for digest, path in digests:
         paths.setdefault(digest, []).append(path)
     files = {paths[digest].pop(): counts for digest, counts in said["files"]}
-    opened = {}
+    opened, rows = {}, {}
     for part in PARTS:
         path = layout.carried(part)
-        if verify_file(path).sha256 != said["tables"][part]:
+        sidecar = verify_file(path)
+        if sidecar.sha256 != said["tables"][part]:
             raise CorruptError(f"{path}: is of another night")
+        rows[part] = sidecar.rows
         opened[part] = stack.enter_context(opening_arrow(path))
     return Carried(
         now_us=said["now_us"],
         files=files,
+        of_excluded_users=said["of_excluded_users"],
         with_excluded_items=said["with_excluded_items"],
         item_ids=opened["items"].read_all().column("item_id").combine_chunks(),
-        users=_batches(opened["users"]),
+        users=chain(_batches(opened["users"]), [_without_events(excluded)]),
         events=_batches(opened["events"]),
+        rows=rows["events"],
     )
+
+
+def _without_events(users: pa.Array) -> pa.RecordBatch:
+    none = pa.array(np.zeros(len(users), np.int64))
+    return pa.RecordBatch.from_arrays([users, none], schema=schemas.carried_users(users.type))
 
 
 def _batches(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:

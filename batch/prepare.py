@@ -24,7 +24,7 @@ from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
 from batch.stages import each, forget_stages, stage, stages
-from features.carried import Carried
+from features.carried import Carried, WhatWasRead
 from features.catalogue import encode_catalogue
 from features.day import data_day, require_day
 from features.histories import Cut, Histories, open_histories
@@ -126,14 +126,15 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
     with exclusive(layout.current_run(request.date).parent / ".prepare.lock"):
         asked = _fingerprint(request, bundles, semantic, profile)
         run = find_prepared(layout, request.date, asked)
-        skipped = request.shards if run else 0
+        skipped, carried = request.shards if run else 0, 0
         if run is None:
-            run, left = _make(layout, request, bundles, semantic, profile, progress)
+            run, left, carried = _make(layout, request, bundles, semantic, profile, progress)
             answer = {"asked": asked, "run_key": run.run_key, "carried": left}
             write_sealed(layout.request(request.date, asked), answer, version=FORMAT)
         write_json(layout.current_run(request.date), {"run_key": run.run_key})
     rows = 0 if skipped else run.counts["users"]
-    return run, StepResult("prepare", request.shards, skipped, rows, run.counts, stages=stages())
+    counts = run.counts | ({"carried": carried} if carried else {})
+    return run, StepResult("prepare", request.shards, skipped, rows, counts, stages=stages())
 
 
 def _make(
@@ -143,10 +144,10 @@ def _make(
     semantic: dict[str, Any],
     profile: dict[str, Any],
     progress: Progress,
-) -> tuple[Run, dict[str, Any]]:
+) -> tuple[Run, dict[str, Any], int]:
     """Check the inputs, write all tables into a staging folder, name the run by them, and move it to its place.
 
-    Beside the run comes what it left for the next night.
+    Beside the run come what it left for the next night, and how many events were carried on from an earlier one.
     """
     day = datetime.date.fromisoformat(request.date)
     types = check_inputs(request.inputs)
@@ -164,7 +165,7 @@ def _make(
         folder = staged / "run"
         with finding_carried(layout, terms) if asks else nullcontext() as carried:
             scratch = staged / "scratch"
-            counts, files = _write_tables(RunLayout(folder), request, bundles, scratch, progress, carried)
+            counts, read = _write_tables(RunLayout(folder), request, bundles, scratch, progress, carried)
         inputs = _digest(RunLayout(folder), request.shards)
         ids = _ids_of(bundles)
         run_key = run_key_of(inputs, ids, semantic, profile)
@@ -185,8 +186,8 @@ def _make(
         )
         for path in prepared_tables(RunLayout(folder), request.shards):
             replace(read_sidecar(path), run_key=run_key).write(path)
-        left = what_was_left(RunLayout(folder), terms, counts, files) if files else {}
-        return settle(folder, run), left
+        left = what_was_left(RunLayout(folder), terms, counts, read) if read else {}
+        return settle(folder, run), left, carried.rows if carried else 0
 
 
 def joint_spec(bundles: Sequence[Bundle]) -> FeatureSpec:
@@ -217,10 +218,10 @@ def _write_tables(
     scratch: Path,
     progress: Progress,
     carried: Carried | None,
-) -> tuple[dict[str, int], list[dict[str, int]]]:
+) -> tuple[dict[str, int], WhatWasRead | None]:
     """Write every prepared table; the same rows give the same bytes, whatever files they came from.
 
-    Gives what was counted, in all and in each file of interactions.
+    Gives what was counted, and what the next night is told of interactions; of ready-made histories it is told nothing.
     """
     spec = joint_spec(bundles)
     vocabularies = vocabularies_of(bundles, spec)
@@ -259,10 +260,10 @@ def _write_tables(
             write(path, [table], table.schema)
         advance = stack.enter_context(progress("writing", histories.counts["users"]))
         _write_users(layout, request.shards, histories, sample.schema, write, advance)
-        files = histories.files if request.inputs.behaviours == "interactions" else []
-        if files:
+        read = histories.read if request.inputs.behaviours == "interactions" else None
+        if read:
             leave(layout, histories, sample.schema.field("user_id").type, write)
-        return counts | histories.counts, files
+        return counts | histories.counts, read
 
 
 def _write_users(

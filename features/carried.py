@@ -16,24 +16,41 @@ Columns = list[NDArray[Any]]  # u, item, time_us
 
 
 @dataclass(frozen=True, slots=True)
+class WhatWasRead:
+    """What a night says of its behaviours, so that the next can carry them on.
+
+    Attributes:
+        files: What was counted in each file, in the order of their names.
+        excluded: The excluded users who had done something, ascending: none of their events is kept.
+    """
+
+    files: list[dict[str, int]]
+    excluded: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """All events that an earlier night kept, in the order of its users: by shard, then id.
 
     Attributes:
         now_us: The end of its data date; of its files it left out what happened from then on.
         files: Of its files, which tonight has too, by tonight's path: what it counted in them.
-        with_excluded_items: How many of their events it dropped since the item is excluded.
+        of_excluded_users: How many of their events it dropped since the user is excluded.
+        with_excluded_items: How many others it dropped since the item is excluded.
         item_ids: The items of its events, ascending.
-        users: Its users with events, as ``schemas.carried_users``.
+        users: Its users with events, as ``schemas.carried_users``; and, with 0 events, the excluded ones who had some.
         events: As ``schemas.carried_events``, user after user: newest first, then greatest item id.
+        rows: How many they are.
     """
 
     now_us: int
     files: Mapping[Path, Mapping[str, int]]
+    of_excluded_users: int
     with_excluded_items: int
     item_ids: pa.Array
     users: Iterator[pa.RecordBatch]
     events: Iterator[pa.RecordBatch]
+    rows: int
 
 
 def carry_on(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from artifacts import schemas
 from artifacts.bundle import FeatureSpec
+from features.carried import WhatWasRead
 from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features, places
 from features.inputs import Inputs
@@ -119,9 +120,9 @@ class Histories:
         )
 
     @property
-    def files(self) -> list[dict[str, int]]:
-        """What was counted in each file of behaviours, in the order of their names."""
-        return self._ordered.files
+    def read(self) -> WhatWasRead:
+        """What the next night is told of the behaviours."""
+        return self._ordered.read
 
     def carried_items(self) -> pa.Table:
         """Give every item of an event, as ``schemas.carried_items``."""

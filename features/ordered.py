@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from artifacts import schemas
 from artifacts.bundle import FeatureSpec
 from artifacts.errors import InputError, NightrecError
-from features.carried import Carried, carry_on
+from features.carried import Carried, WhatWasRead, carry_on
 from features.catalogue import read_excluded, require_columns
 from features.day import data_day
 from features.events import event_schema, read_events
@@ -69,7 +69,7 @@ class Ordered:
         bounds: First u of each shard and, last, the number of users; int64 [shards + 1].
         now_us: The end of the data date.
         counts: What was read and dropped.
-        files: The part of *counts* that is of each file of behaviours, in the order of their names.
+        read: What the next night is told of the behaviours.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -78,7 +78,7 @@ class Ordered:
     bounds: NDArray[np.int64]
     now_us: int
     counts: dict[str, int]
-    files: list[dict[str, int]]
+    read: WhatWasRead
 
     def query(self, sql: str) -> pa.Table:
         """Fetch a small result whole."""
@@ -162,10 +162,11 @@ def open_ordered(
                     connection, "carried", schemas.carried_users(types.user_id), carried.users if carried else iter(())
                 )
                 counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
+                read = WhatWasRead(files, _excluded(connection))
                 item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"], carried)
                 counts |= _order_events(connection, counts, item_ids, now_us, carried, weighed=weighing is not None)
                 bounds = _bounds(connection, shards)
-            yield Ordered(connection, item_ids, codes, bounds, now_us, counts, files)
+            yield Ordered(connection, item_ids, codes, bounds, now_us, counts, read)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -283,6 +284,15 @@ def _load_users(
     return {"users": users, "users_excluded": people - users, **unknown}
 
 
+def _excluded(connection: duckdb.DuckDBPyConnection) -> pa.Array:
+    """Name the excluded users who had done something, ascending."""
+    table = connection.sql("""
+        SELECT DISTINCT id FROM excluded_users
+        WHERE id IN (SELECT user_id FROM raw UNION ALL SELECT user_id FROM carried) ORDER BY id
+    """).to_arrow_table()
+    return table.column("id").combine_chunks()
+
+
 def _listed(
     inputs: Inputs, schema: pa.Schema, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary]
 ) -> Iterator[pa.RecordBatch]:
@@ -354,7 +364,7 @@ def _order_events(
     connection.execute("CREATE TABLE warm AS SELECT u, count(*) AS events FROM events GROUP BY u")
     return {
         "interactions": _number(connection, "FROM events"),
-        "interactions_of_excluded_users": of_excluded,
+        "interactions_of_excluded_users": of_excluded + (carried.of_excluded_users if carried else 0),
         "interactions_with_excluded_items": with_excluded + (carried.with_excluded_items if carried else 0),
         "gaps_negative": _number(connection, f"FROM events WHERE time_us > {now_us}"),
         "users_cold": counts["users"] - _number(connection, "FROM warm"),

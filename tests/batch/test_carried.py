@@ -15,6 +15,7 @@ import pytest
 from artifacts.bundle import Bundle
 from artifacts.layout import RootLayout
 from artifacts.run import Run
+from artifacts.tables import read_table
 from batch import prepare as step
 from batch.prepare import PrepareRequest, prepare
 from features.inputs import Inputs, Source
@@ -155,7 +156,7 @@ def test_nights_in_a_row_have_the_bytes_of_full_ones(seed, shop, tmp_path, carri
             )
         shop.catalogue(sorted(chance.sample(range(90, 140), 35)))
         shop.users(sorted(chance.sample(range(70), 40)))
-        shop.without(items=(99, 105) if seed % 2 else ())
+        shop.without(items=(99, 105) if seed % 2 else (), users=(5, 50) if seed % 3 else ())
 
         prepare(tmp_path / "root", shop.request(day))
 
@@ -205,15 +206,22 @@ def test_what_was_read_has_changed_and_all_is_read_again(meanwhile: Callable[[Sh
     assert carried == [False, False, False]
 
 
-def test_events_of_an_excluded_user_are_read_every_night(shop, tmp_path, carried):
-    """Who of the excluded did something is counted, and kept nowhere: it takes the files."""
-    shop.without(users=(3,))
+def test_excluded_users_are_counted_again_and_named_nowhere(shop, tmp_path, carried):
+    """Who of the excluded had done something makes no difference, and neither they nor their events are left behind."""
+    shop.text = True
+    for day in (0, 1):
+        shop.events(f"{day}.parquet", happened(random.Random(day), day))
+    shop.users(list(range(40)))
+    shop.without(users=(3, 17, 59, 777))
 
-    for day in (1, 2):
-        prepare(tmp_path / "root", shop.request(day))
+    runs = [prepare(tmp_path / "root", shop.request(day))[0] for day in (1, 2)]
 
     assert tonight(tmp_path / "root", shop.request(2).date) == in_full(shop, tmp_path / "alone", 2)
-    assert carried == [False, False, False]
+    assert carried == [False, True, False]
+    assert [run.counts["users_excluded"] for run in runs] == [3, 3]
+    assert runs[1].counts["interactions_of_excluded_users"] > 0
+    left = read_table(runs[0].layout.carried("users"))
+    assert not {"u3", "u17", "u59"} & set(left["user_id"].to_pylist())
 
 
 def test_the_same_file_twice_counts_twice(shop, tmp_path, carried):
@@ -221,11 +229,11 @@ def test_the_same_file_twice_counts_twice(shop, tmp_path, carried):
     prepare(tmp_path / "root", shop.request(1))
     shutil.copy(shop.folder / "events" / "0.parquet", shop.folder / "events" / "0-again.parquet")
 
-    run, _ = prepare(tmp_path / "root", shop.request(2))
+    run, result = prepare(tmp_path / "root", shop.request(2))
 
     assert tonight(tmp_path / "root", shop.request(2).date) == in_full(shop, tmp_path / "alone", 2)
     assert carried == [False, True, False]
-    assert run.counts["interactions_read"] == 3 * 129
+    assert (run.counts["interactions_read"], result.counts["carried"]) == (3 * 129, 2 * 129)
 
 
 @pytest.mark.parametrize("changes", [{"shards": 2}, {"keep_unchanged": False}, {"date": "2026-01-31"}])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def test_nights_in_a_row_have_the_bytes_of_full_nights(shop: Shop, tmp_path: Pat
     assert content(folder / "store") == content(tmp_path / "store")
     assert [night["release"] for night in incremental] == [night["release"] for night in full]
     assert all(counts(night, "interests")["kept"] == 0 for night in full)
+    assert not any("carried" in counts(night, "prepare") for night in [*full, incremental[0]])
+    for before, night in pairwise(incremental):  # one file that holds the later days too
+        assert counts(night, "prepare")["carried"] == counts(before, "prepare")["interactions"]
     assert counts(incremental[0], "interests")["kept"] == 0
     for night in incremental[1:]:
         assert night["steps"][3]["rows"] / 2 < counts(night, "interests")["kept"] < night["steps"][3]["rows"]
