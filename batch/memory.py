@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 _TRIM, _MMAP = -1, -3  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
-_LARGE, _FEW_BATCHES = 1 << 20, 4 << 20  # bytes
+_LARGE, _A_BATCH = 1 << 20, 2 << 20  # bytes
 
 
 def give_back_what_is_freed() -> None:
@@ -21,7 +21,7 @@ def give_back_what_is_freed() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(_TRIM, _FEW_BATCHES)
+        library.mallopt(_TRIM, _A_BATCH)
         library.mallopt(_MMAP, _LARGE)
 
 
