@@ -44,13 +44,16 @@ def retrieved_lists(release: Release, sequences: Sequences, questions: Questions
     for path in (layout.ivf, layout.items, layout.parameters):
         verify_content_file(release.layout, release.manifest, path.relative_to(release.layout.folder).as_posix())
     index = faiss.read_index(str(layout.ivf))
-    append = np.array(read_json(layout.parameters).get("append", []), np.float32)
+    said = read_json(layout.parameters)
+    append, refine = np.array(said.get("append", []), np.float32), said.get("refine", 1)
     with opening_arrow(layout.items) as reader:
-        catalogue_rows = _index_in(reader.read_all()["item_id"].combine_chunks(), items)
+        item_ids = reader.read_all()["item_id"].combine_chunks()
+    catalogue_rows = _index_in(item_ids, items)
+    stored = _vectors(release, index, item_ids) if refine > 1 else None
     lists = {kind: np.full((len(questions), k), NO_ITEM) for kind in ("all", "new")}
     for row, vectors in _interests(release, users):
         had = questions.had[row]
-        found = _search(index, np.hstack([vectors, np.tile(append, (len(vectors), 1))]), k + len(had))
+        found = _search(index, np.hstack([vectors, np.tile(append, (len(vectors), 1))]), k + len(had), refine, stored)
         best = catalogue_rows[found]
         for kind, some in (("all", best), ("new", best[~np.isin(best, had)])):
             lists[kind][row, : min(k, len(some))] = some[:k]
@@ -68,9 +71,26 @@ def _interests(release: Release, users: pa.Array) -> Iterator[tuple[int, np.ndar
             yield int(rows[place]), flat[ends[place] - counts[place] : ends[place]]
 
 
-def _search(index: Any, vectors: np.ndarray, k: int) -> np.ndarray:
-    """Find the *k* best rows of the index for any of *vectors*, best first; an item counts once, by its best score."""
-    scores, rows = index.search(np.ascontiguousarray(vectors), min(k, index.ntotal))
+def _vectors(release: Release, index: Any, item_ids: pa.Array) -> np.ndarray:
+    """Give the vectors of the index's rows, float32 [n, width]; of popularity behind them there is what it stores."""
+    index.make_direct_map()
+    vectors = np.array(index.reconstruct_n(0, index.ntotal))
+    for batch in batches_in(release, release.layout.items):
+        rows = _index_in(batch["item_id"], item_ids)
+        column = batch["vector"]
+        own = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+        vectors[rows[rows >= 0], : column.type.list_size] = own[rows >= 0]
+    return vectors
+
+
+def _search(index: Any, vectors: np.ndarray, k: int, refine: int, stored: np.ndarray | None) -> np.ndarray:
+    """Find the *k* best rows of the index for any of *vectors*, best first; an item counts once, by its best score.
+
+    With *stored*, *refine* times as many are found first, and scored again by it.
+    """
+    scores, rows = index.search(np.ascontiguousarray(vectors), min(refine * k, index.ntotal))
+    if stored is not None:
+        scores = np.vecdot(vectors[:, None, :], stored[rows])  # of row -1 none is looked at below
     scores, rows = scores[rows >= 0], rows[rows >= 0]
     order = np.lexsort((rows, -scores))
     _, first = np.unique(rows[order], return_index=True)

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from nightrec.answers import _search
 from nightrec.main import execute
 
 DATE = "2026-03-10"
@@ -88,6 +90,22 @@ def test_retrieval_is_judged_with_the_popularity_that_its_index_holds(
     release = surface.parent / "store" / "releases" / told["release"]
     expected = found_exactly(release, {7: {3, 4}, 9: {6}}, 1000 * np.log1p(counts))
     assert told["systems"]["retrieval"]["all.hr@10"] == expected
+
+
+def test_what_a_night_scores_again_is_scored_again_here() -> None:
+    """Four bits a number lose the order; with five times as many found, the vectors themselves restore it."""
+    rng = np.random.default_rng(4)
+    vectors = rng.standard_normal((200, 8), dtype=np.float32)
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(8), 8, 1, faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(vectors)
+    index.add(vectors)
+    queries = rng.standard_normal((3, 8), dtype=np.float32)
+    expected = np.argsort(-(vectors @ queries.T).max(axis=1), kind="stable")[:20].tolist()
+
+    assert _search(index, queries, 20, 5, vectors).tolist() == expected
+    assert _search(index, queries, 20, 1, None).tolist() != expected
 
 
 def test_the_floors_know_what_was_known_on_the_data_date(later: Path, capsys: pytest.CaptureFixture[str]) -> None:
