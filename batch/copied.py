@@ -1,5 +1,7 @@
-"""An index that came back from a GPU, beside the vectors that it should hold and the answers that the GPU gives."""
+"""An index on a GPU: what its memory does not hold, and what comes back beside the vectors that it should hold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -11,6 +13,23 @@ _ASKED = 1024  # vectors whose list, and whose neighbours, are looked up
 _NEIGHBOURS, _LISTS = 10, 8
 _OFF = 1e-3  # of the lengths of two vectors: how far products of them are off at the most, in other orders of a sum
 _WORSE = 1.01  # how much farther from its vector a code may be than one that is made here
+
+
+@contextmanager
+def held_by_gpu() -> Iterator[None]:
+    """Tell it in a line if FAISS finds no room on the GPU until the block ends.
+
+    Raises:
+        DeviceError: If so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise DeviceError(
+            'the GPU\'s memory does not hold the index; take [index] type = "SQ8" or "PQ", or fewer [night] workers'
+        ) from error
 
 
 def require_copied(built: Any, copied: Any, vectors: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from artifacts.documents import read_json
 from artifacts.errors import CorruptError
 from artifacts.run import Replay, Run
 from artifacts.tables import read_table, reading_table, verify_file
+from batch.copied import held_by_gpu
 from batch.retrieve import Index, most_of
 
 PQ_WIDTH = 4  # numbers of a vector to one code of PQ
@@ -63,7 +64,8 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
     if filled_again:
         _fill_again(ivf, vectors)
     if device == "gpu":  # not yet seen on a GPU: our tests run without one
-        ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
+        with held_by_gpu():
+            ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
     return Index(
         ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device), append, said.get("refine", 1)
     )

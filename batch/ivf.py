@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 
 from artifacts.errors import UsageError
-from batch.copied import require_copied
+from batch.copied import held_by_gpu, require_copied
 from batch.indexed import PQ_WIDTH
 from batch.ondisk import filled_on_disk
 
@@ -164,14 +164,15 @@ def _build_on_gpu(ivf: Any, vectors: np.ndarray, shown: np.ndarray) -> Any:
     An IVF that is moved to a GPU forgets how its lists are to be made, the seed too. So it stays here while it is
     trained, and only the search for the nearest centroid, which is nearly all of the work, is done there.
     """
-    resources = faiss.StandardGpuResources()
-    nearest = faiss.index_cpu_to_gpu(resources, 0, faiss.IndexFlatIP(ivf.d))
-    ivf.clustering_index = nearest
-    ivf.train(shown)
-    ivf.clustering_index = None  # FAISS has a bare pointer to it
-    built = faiss.index_cpu_to_gpu(resources, 0, ivf)
-    built.add(vectors)
-    copied = faiss.index_gpu_to_cpu(built)
+    with held_by_gpu():
+        resources = faiss.StandardGpuResources()
+        nearest = faiss.index_cpu_to_gpu(resources, 0, faiss.IndexFlatIP(ivf.d))
+        ivf.clustering_index = nearest
+        ivf.train(shown)
+        ivf.clustering_index = None  # FAISS has a bare pointer to it
+        built = faiss.index_cpu_to_gpu(resources, 0, ivf)
+        built.add(vectors)
+        copied = faiss.index_gpu_to_cpu(built)
     require_copied(built, copied, vectors)
     return copied
 

@@ -140,3 +140,20 @@ def test_an_index_of_a_gpu_is_trained_by_our_seed_and_compared(
     monkeypatch.setattr(faiss, "index_gpu_to_cpu", spoilt, raising=False)
     with pytest.raises(DeviceError, match="row 7000 is missing"):
         built(vectors, kind, device="gpu")
+
+
+def test_a_gpu_without_room_is_told_in_a_line(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAISS's own words become what to change; any other mishap stays what it is."""
+    said = "alloc fail type FlatData dev 0 space Device size 9 bytes (cudaMalloc error out of memory [2])"
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+
+    def fail(resources: str, device: int, index: Any) -> Any:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", fail, raising=False)
+    with pytest.raises(DeviceError, match=r"does not hold the index; take \[index\] type = .SQ8. or .PQ., or fewer"):
+        built(vectors, device="gpu")
+
+    said = "Invalid GPU device 0"
+    with pytest.raises(RuntimeError, match="Invalid GPU device"):
+        built(vectors, device="gpu")
