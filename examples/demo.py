@@ -75,9 +75,11 @@ gap_edges_hours = [0.02, 0.1, 0.5, 2, 24, 168, 720, 2160]
 cross_features = ["retrieval_score", "popularity"]
 seed = 1
 
-# Few people and few days: two interests, and a ranker that learns from all days.
+# Few people and few days: two interests, softer cosines, and a ranker that learns from all days.
 [train.mind]
 interests = 2
+power = 1.0
+temperature = 0.2
 
 [train.bst]
 mlp = [256, 128]

@@ -133,7 +133,7 @@ def _networks(config: "Config", name: str) -> dict[str, tuple[Any, str]]:
     from nightrec.fit import networks_of
 
     said = {"train.mind": config.train.mind, "train.bst": config.train.bst}
-    networks: tuple[tuple[DataclassInstance, ...], ...] = networks_of(config)
+    networks: tuple[tuple[DataclassInstance, ...], ...] = networks_of(config.train)
     return {
         f"{table}.{key}": (value, name if key in said[table] else _DEFAULT)
         for table, network in zip(said, networks, strict=True)
@@ -197,7 +197,7 @@ def _other_looks(config: "Config") -> "Iterator[Callable[[], object]]":
 
     yield partial(configured_gates, config.gates)
     if config.train is not None and _has_torch():
-        yield partial(networks_of, config)
+        yield partial(networks_of, config.train)
     if config.bundles is not None:
         places = config.bundles.model_dump(exclude_none=True).values()
         if any(Path(place).exists() for place in places):

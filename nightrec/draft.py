@@ -155,6 +155,8 @@ def _networks(sizes: Sizes) -> Iterator[str]:
     yield from _epochs(sizes, most=20, events=2_400_000)
     if sizes.events < _SMALL:
         yield _line("interests", 2, f"{sizes.events:,} events: small networks learn more from them")
+        yield _line("power", 1.0, "p of the label-aware attention")
+        yield _line("temperature", 0.2, "of the cosines")
     yield ""
     yield "[train.bst]"
     yield from _epochs(sizes, most=5, events=1_600_000)

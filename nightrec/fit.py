@@ -136,10 +136,8 @@ def _asked(config: "Config", name: str) -> dict[str, str]:
             )
         models = [CheckpointLayout(start).model for start in starts if start]
         asked["[train] warm_start"] = document_digest([file_digest(model) for model in models if model.exists()])
-    if not ranks and train.mind.get("popularity_weight", config.retrieve.popularity_weight):
+    if train.mind.get("popularity_weight") and not ranks:
         asked["[history]"] = document_digest(part["history"])
-        if "popularity_weight" not in train.mind:
-            asked["[retrieve] popularity_weight"] = str(config.retrieve.popularity_weight)
     return asked | ({"[retrieve]": document_digest([part["retrieve"], part["history"]])} if ranks else {})
 
 
@@ -177,7 +175,7 @@ def _fit(config: "Config", model: str) -> None:
     from models.fit import fit_bst, fit_mind
 
     train, asked = _train(config), _asked(config, model)
-    mind, bst = networks_of(config)
+    mind, bst = networks_of(train)
     folder, last = Path(train.folder), train.until + timedelta(days=train.validate_days)
     say(f"nightrec: {model.upper()}: reads the events through {last}")
     told = _told(config)
@@ -215,10 +213,8 @@ def _fit(config: "Config", model: str) -> None:
     _choose_and_fit(fit_ranker, days, every_day, bst[1], folder, model, asked, refit=train.refit)
 
 
-def networks_of(config: "Config") -> "tuple[tuple[MindConfig, FitOptions], tuple[BstConfig, FitOptions]]":
+def networks_of(train: "Train") -> "tuple[tuple[MindConfig, FitOptions], tuple[BstConfig, FitOptions]]":
     """Give MIND's and BST's sizes, and how each is fitted, as [train.mind] and [train.bst] change the defaults.
-
-    MIND's loss counts popularity as the night does, if it is not told otherwise.
 
     Raises:
         UsageError: If a key is not known, or a value is none that it takes.
@@ -228,10 +224,8 @@ def networks_of(config: "Config") -> "tuple[tuple[MindConfig, FitOptions], tuple
     from models.mind import MindConfig
     from nightrec.sections import read_section
 
-    train, popularity = _train(config), config.retrieve.popularity_weight
     seed = train.seed
-    mind_options = replace(MIND_OPTIONS, seed=seed, popularity_weight=popularity)
-    bst_options = replace(BST_OPTIONS, seed=seed)
+    mind_options, bst_options = (replace(options, seed=seed) for options in (MIND_OPTIONS, BST_OPTIONS))
     return (
         read_section(MindConfig(seed=seed), mind_options, train.mind, at="train.mind"),
         read_section(BstConfig(seed=seed), bst_options, train.bst, at="train.bst"),

@@ -199,29 +199,25 @@ def test_days_of_popularity_make_a_mind_stale_that_counts_them(training: Path) -
     text = training.read_text()
     days = "\n[history]\npopular_days = 7\n"
     asked = []
-    own = text.replace("mind = { ", "mind = { popularity_weight = 1.0, ")
-    night = text.replace("[retrieve]", "[retrieve]\npopularity_weight = 1.0")
-    for counts in (text, own, night):
+    for counts in (text, text.replace("mind = { ", "mind = { popularity_weight = 1.0, ")):
         for history in ("", days):
             training.write_text(counts + history)
             asked.append(_asked(read_config(training), "mind"))
 
     assert asked[0] == asked[1]
     assert {key for key, _ in asked[2].items() ^ asked[3].items()} == {"[history]"}
-    assert {key for key, _ in asked[4].items() ^ asked[5].items()} == {"[history]"}
     assert asked[0]["[train]"] != asked[2]["[train]"]
-    assert asked[4].keys() - asked[0].keys() == {"[history]", "[retrieve] popularity_weight"}
 
 
-def test_mind_counts_popularity_as_the_night_does_or_as_it_is_told(training: Path) -> None:
-    """The weight of retrieval is the loss's too, until [train.mind] has one of its own; TOML's inf is a power."""
-    text = training.read_text().replace("[retrieve]", "[retrieve]\npopularity_weight = 1.5")
-    training.write_text(text)
-    (config, options), _ = networks_of(read_config(training))
-    assert (config.power, options.asks, options.popularity_weight) == (math.inf, "day", 1.5)
-    training.write_text(text.replace("mind = { ", 'mind = { popularity_weight = 0.0, asks = "events", power = inf, '))
-    (config, options), _ = networks_of(read_config(training))
-    assert (config.power, options.asks, options.popularity_weight) == (math.inf, "events", 0.0)
+def test_mind_is_asked_by_days_and_scored_as_served_or_as_it_is_told(training: Path) -> None:
+    """The defaults of a fit are not those of every other loop; TOML's inf is a power."""
+    text = training.read_text()
+    for keys, expected in (("", (math.inf, "day", 12)), ('asks = "events", power = inf, ', (math.inf, "events", 12))):
+        training.write_text(text.replace("mind = { ", "mind = { " + keys))
+        train = read_config(training).train
+        assert train is not None
+        (config, options), _ = networks_of(train)
+        assert (config.power, options.asks, options.targets) == expected
 
 
 def test_in_sample_takes_no_mind_of_another_config(training: Path, command: Any) -> None:
