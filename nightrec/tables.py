@@ -203,8 +203,8 @@ class Night(Table):
     faiss_threads: Annotated[Positive, Field(le=1_024)] = 2
     """Threads of k-means, whose result changes with them; part of the execution profile."""
     keep_unchanged: Annotated[bool, Strict()] = True
-    """Users and items whose encoded input is unchanged keep the vectors of an earlier run, and unchanged items their
-    index: no byte depends on it."""
+    """Users and items whose encoded input is unchanged keep the vectors of an earlier run, unchanged items their index,
+    and the events of unchanged files are not read again: no byte depends on it."""
 
 
 class DayRules(Table):
