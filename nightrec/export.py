@@ -33,8 +33,7 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            "--precision",
-            help="Of the ranker: fp32, int8, fp16 (for a GPU), or auto: int8 if real lists keep their order.",
+            "--precision", help="Of the ranker: fp32, int8, fp16 (GPU), or auto: int8 if lists keep their order."
         ),
     ] = "fp32",
     json: Json = False,
