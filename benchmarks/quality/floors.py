@@ -100,7 +100,13 @@ def knn_settings() -> Iterator[dict[str, Any]]:
         yield {"neighbours": neighbours, "shrinkage": shrinkage, "own": own, "half_life_days": half_life}
 
 
+@lru_cache(maxsize=1)
+def nearest(part: Part, neighbours: int, shrinkage: float, own: float) -> sparse.csr_array:
+    """Compare the items of a part; settings that differ by the half-life alone come one after the other."""
+    return likeness(together(part), neighbours=neighbours, shrinkage=shrinkage, own=own)
+
+
 def tuned_knn(part: Part, setting: dict[str, Any]) -> Scorer:
     """Make item-kNN of one setting; baskets are counted once for a part."""
-    near = likeness(together(part), **{name: setting[name] for name in ("neighbours", "shrinkage", "own")})
+    near = nearest(part, *(setting[name] for name in ("neighbours", "shrinkage", "own")))
     return item_knn(part, near, half_life_days=setting["half_life_days"])
