@@ -21,7 +21,7 @@ from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features
 from features.events import read_events
 from features.inputs import Inputs, check_inputs
-from features.ordered import Engine, open_ordered, profile_columns
+from features.ordered import Engine, Ordered, open_ordered, profile_columns
 from features.times import SECOND
 from features.vocabulary import PADDING, Vocabulary, fit_vocabulary
 from features.weights import Weighing, require_weights
@@ -114,24 +114,7 @@ def read_sequences(
         weighing=weighing,
     ) as ordered:
         users = ordered.query("SELECT * FROM users")
-        counted = ordered.query("SELECT u, count(*) AS events FROM events GROUP BY u")
-        starts = np.zeros(len(users) + 1, np.int64)
-        starts[counted.column("u").to_numpy() + 1] = counted.column("events").to_numpy()
-        np.cumsum(starts, out=starts)
-        columns: dict[str, NDArray[Any]] = {
-            name: mapped((int(starts[-1]),), kind, engine.scratch)
-            for name, kind in (("item", np.int32), ("time_us", np.int64), ("weight", np.float32))
-            if name != "weight" or weighing
-        }
-        done = 0
-        for batch in ordered.stream("SELECT * FROM events", _ROWS):
-            u = batch.column("u").to_numpy()
-            # The table has each user's newest event first: write every user's events backwards.
-            at = starts[u] + starts[u + 1] - 1 - np.arange(done, done + len(u))
-            for name, column in columns.items():
-                values = batch.column(name).to_numpy()
-                column[at] = ordered.codes[values] if name == "item" else values
-            done += len(u)
+        starts, columns = _read_events(ordered, len(users), engine.scratch, weighed=weighing is not None)
         return Sequences(
             user_ids=users.column("user_id").combine_chunks(),
             starts=starts,
@@ -145,6 +128,27 @@ def read_sequences(
             counts=ordered.counts,
             weights=columns.get("weight"),
         )
+
+
+def _read_events(ordered: Ordered, users: int, folder: Path, *, weighed: bool) -> tuple[Ints, dict[str, NDArray[Any]]]:
+    """Give each user's first event and the end, [users + 1], and the events' columns, oldest first, in files."""
+    counted = ordered.query("SELECT u, count(*) AS events FROM events GROUP BY u")
+    starts = np.zeros(users + 1, np.int64)
+    starts[counted.column("u").to_numpy() + 1] = counted.column("events").to_numpy()
+    np.cumsum(starts, out=starts)
+    kinds: dict[str, DTypeLike] = {"item": np.int32, "time_us": np.int64}
+    kinds |= {"weight": np.float32} if weighed else {}
+    columns = {name: mapped((int(starts[-1]),), kind, folder) for name, kind in kinds.items()}
+    done = 0
+    for batch in ordered.stream("SELECT * FROM events", _ROWS):
+        u = batch.column("u").to_numpy()
+        # The table has each user's newest event first: write every user's events backwards.
+        at = starts[u] + starts[u + 1] - 1 - np.arange(done, done + len(u))
+        for name, column in columns.items():
+            values = batch.column(name).to_numpy()
+            column[at] = ordered.codes[values] if name == "item" else values
+        done += len(u)
+    return starts, columns
 
 
 def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) -> NDArray[Any]:
