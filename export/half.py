@@ -9,7 +9,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 _TO, _FROM = "/to-fp16", "/from-fp16"  # ends of the names of casts
-_SPLIT = "split-at-11-bits"
+_SPLIT, _BEYOND, _INFINITE = "split-at-11-bits", "beyond-fp16", "infinite"
+_LEAST_BEYOND = 65_520  # halfway to what would follow 65,504, the largest number of fp16
 
 
 def put_in_half(model: ModelProto, layers: Sequence[str]) -> None:
@@ -48,10 +49,11 @@ def rounding(model: ModelProto) -> None:
 
     A CPU has no product in fp16, and ONNX Runtime leaves out the roundings there. These are Veltkamp's: of a number in
     24 bits, ``c - (c - x)`` with ``c = (2^13 + 1) x`` are the first 11. Numbers below 6e-5, where fp16 has fewer, keep
-    11.
+    11; those beyond fp16 become infinite.
     """
     graph = model.graph
-    constants = [numpy_helper.from_array(np.array(2**13 + 1, np.float32), _SPLIT)]
+    numbers = {_SPLIT: 2**13 + 1, _BEYOND: _LEAST_BEYOND, _INFINITE: np.inf}
+    constants = [numpy_helper.from_array(np.array(number, np.float32), name) for name, number in numbers.items()]
     for one in graph.initializer:
         half = one.data_type == TensorProto.FLOAT16
         constants.append(
@@ -61,11 +63,17 @@ def rounding(model: ModelProto) -> None:
     for node in graph.node:
         if node.op_type == "Cast" and node.name.endswith((_TO, _FROM)):
             (x,), (rounded,) = node.input, node.output
-            c, rest = f"{node.name}/c", f"{node.name}/rest"
+            c, rest, eleven, size, beyond, infinite = (
+                f"{node.name}/{part}" for part in ("c", "rest", "eleven", "size", "beyond", "infinite")
+            )
             nodes += [
                 helper.make_node("Mul", [x, _SPLIT], [c], c),
                 helper.make_node("Sub", [c, x], [rest], rest),
-                helper.make_node("Sub", [c, rest], [rounded], node.name),
+                helper.make_node("Sub", [c, rest], [eleven], eleven),
+                helper.make_node("Abs", [x], [size], size),
+                helper.make_node("GreaterOrEqual", [size, _BEYOND], [beyond], beyond),
+                helper.make_node("Mul", [x, _INFINITE], [infinite], infinite),
+                helper.make_node("Where", [beyond, infinite, eleven], [rounded], node.name),
             ]
         else:
             nodes.append(node)

@@ -216,6 +216,11 @@ def judge(
         np.concatenate([run(batch)["score"] for batch in _batches(source, lists)])
         for run in map(open_graph, (graph, narrowed))
     ]
+    if lost := int((~np.isfinite(scores[1][used])).sum()):
+        raise ParityError(
+            f"{source.role} graph in {precision}: {lost} of {used.sum()} scores of real lists are NaN or Inf; "
+            "fp16 ends at 65504"
+        )
     wide, short = (np.where(used, one, -np.inf) for one in scores)
     labels = lists[LABEL][used] == 1
     found = Narrowed(

@@ -75,6 +75,24 @@ def test_the_graph_that_judges_rounds_what_comes_in_and_out() -> None:
     np.testing.assert_array_equal(run(model, x)[:, 0], second + 1)
 
 
+def test_what_is_beyond_fp16_is_infinite_where_it_is_judged() -> None:
+    """65,519 is rounded to the largest number of fp16, 65,520 to what is no number of it; so it is after a product."""
+    weight = np.zeros((64, 256), np.float32)
+    weight[0, 0], weight[1, 1] = 1.0, -4.0
+    model = two_products(weight)
+    put_in_half(model, ["first", "second"])
+    rounding(model)
+    onnx.checker.check_model(model, full_check=True)
+    x = np.zeros((3, 64), np.float32)
+    x[0, 0], x[1, 0], x[2, 1] = 65_519.0, 65_520.0, 20_000.0
+
+    y = run(model, x)
+
+    assert y[0, 0] == 65_505
+    assert not np.isfinite(y[1, 0])
+    assert not np.isfinite(y[2, 1])
+
+
 def test_the_weights_are_there_once() -> None:
     """Those in fp32 that nothing takes any more are gone, and the bytes with them."""
     model = two_products(np.ones((64, 256), np.float32))
