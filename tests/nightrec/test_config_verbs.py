@@ -1,6 +1,7 @@
 """``nightrec config``: what holds and whence, what is wrong, and what a key means."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,20 @@ def test_show_has_the_networks_keys_where_they_are_trained(surface: Path) -> Non
     values = effective(surface)
 
     assert values["train.mind.width"] == (8, "job.toml")
+    assert values["train.mind.power"] == (math.inf, "default")
     assert values["train.mind.interests"] == (4, "default")
     assert values["train.bst.optimizer"] == ("adagrad", "default")
     assert "train.mind" not in values
+
+
+def test_machines_are_told_an_infinite_power_in_words(surface: Path, command: Callable[..., Any]) -> None:
+    """JSON has no infinity: ``Infinity`` would be read by Python alone."""
+    surface.write_text(surface.read_text() + '\n[train]\nuntil = "2026-03-01"\nmind = { power = inf }\n')
+
+    finished = command("config", "show", "power", "--config", surface, "--json")
+
+    assert "Infinity" not in finished.stdout
+    assert json.loads(finished.stdout)["keys"]["train.mind.power"] == {"value": "inf", "from": "job.toml"}
 
 
 def test_check_says_every_mistake_in_a_line_of_its_own(surface: Path, command: Callable[..., Any]) -> None:
