@@ -96,7 +96,7 @@ def carried_items(item_id: pa.DataType) -> pa.Schema:
 
 
 def carried_users(user_id: pa.DataType) -> pa.Schema:
-    """Every user with events and how many they are, by shard, then id."""
+    """Every user who did something and how many events are kept of it, by shard, then id."""
     return pa.schema([_column("user_id", user_id), _column("events", pa.int64())])
 
 

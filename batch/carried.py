@@ -4,7 +4,7 @@ It is a cache: what is damaged, missing or of other inputs costs the saving and 
 (``runs/DATE/requests``) says what was read and left; the tables lie in the run, beside what was prepared of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -55,11 +55,6 @@ class Terms:
     date: str
     now_us: int
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files of interactions, in the order of their names."""
-        return files_of(self.inputs.sources["interactions"]).paths
-
     def excluded(self) -> pa.Array:
         """Read who is excluded, ascending."""
         return read_excluded(self.inputs.exclude_users, self.types.user_id)
@@ -78,6 +73,27 @@ class Terms:
         return document_digest(said)
 
 
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a night is about to read, digested before it does: what comes while it reads is new to the next night.
+
+    Attributes:
+        terms: Digest of the terms.
+        excluded: Who is excluded, ascending.
+        files: Digest of each file of interactions.
+    """
+
+    terms: str
+    excluded: pa.Array
+    files: Mapping[Path, str]
+
+
+def take_inventory(terms: Terms) -> Inventory:
+    """Digest what a night is about to read."""
+    paths = files_of(terms.inputs.sources["interactions"]).paths
+    return Inventory(terms.digest(), terms.excluded(), {path: file_digest(path) for path in paths})
+
+
 def leave(layout: RunLayout, histories: Histories, user_id: pa.DataType, write: Write) -> None:
     """Write what the next night may carry on: the same tables whether these events were carried on or read."""
     items = histories.carried_items()
@@ -86,37 +102,39 @@ def leave(layout: RunLayout, histories: Histories, user_id: pa.DataType, write: 
     write(layout.carried("events"), each("read", histories.carried_events()), schemas.carried_events())
 
 
-def what_was_left(layout: RunLayout, terms: Terms, counts: Mapping[str, int], read: WhatWasRead) -> dict[str, Any]:
-    """Say what was read and left, for the answer to a request.
+def what_was_left(
+    layout: RunLayout, now_us: int, inventory: Inventory, counts: Mapping[str, int], read: WhatWasRead
+) -> dict[str, Any]:
+    """Say what was read and left by the night that ends at *now_us*, for the answer to a request.
 
-    Excluded users are not named: it says which places they have in the list of them.
+    Excluded users are not named: it says which places they have in the list of them. Where files came or went while
+    the night read, there is nothing to say.
     """
+    if inventory.files.keys() != read.files.keys():
+        return {}
     return {
-        "terms": terms.digest(),
-        "now_us": terms.now_us,
-        "excluded": pc.index_in(read.excluded, value_set=terms.excluded()).to_pylist(),
+        "terms": inventory.terms,
+        "now_us": now_us,
+        "excluded": pc.index_in(read.excluded, value_set=inventory.excluded).to_pylist(),
         "of_excluded_users": counts["interactions_of_excluded_users"],
         "with_excluded_items": counts["interactions_with_excluded_items"],
-        "files": [[file_digest(path), dict(said)] for path, said in zip(terms.paths, read.files, strict=True)],
+        "files": [[inventory.files[path], dict(said)] for path, said in read.files.items()],
         "tables": {part: read_sidecar(layout.carried(part)).sha256 for part in PARTS},
     }
 
 
 @contextmanager
-def finding_carried(layout: RootLayout, terms: Terms) -> Iterator[Carried | None]:
+def finding_carried(layout: RootLayout, terms: Terms, inventory: Inventory) -> Iterator[Carried | None]:
     """Open what the newest night of the date or before it left that was made on these *terms*, of tonight's files.
 
     Tonight may have more files; one that is gone or changed makes everything new. Every byte is checked first.
     """
-    asked, digests = terms.digest(), [(file_digest(path), path) for path in terms.paths]
     with ExitStack() as stack:
         for folder, said in islice(_answers(layout, terms.date), LOOKS):
             try:
-                if said["terms"] != asked or said["now_us"] > terms.now_us:
+                if said["terms"] != inventory.terms or said["now_us"] > terms.now_us:
                     continue
-                found = _opened(
-                    folder, said, digests, terms.excluded().take(pa.array(said["excluded"], pa.int32())), stack
-                )
+                found = _opened(folder, said, inventory, stack)
             except _USELESS:
                 continue
             yield found
@@ -139,8 +157,7 @@ def _answers(layout: RootLayout, date: str) -> Iterator[tuple[RunLayout, dict[st
 def _opened(
     layout: RunLayout,
     said: Mapping[str, Any],
-    digests: Sequence[tuple[str, Path]],
-    excluded: pa.Array,
+    inventory: Inventory,
     stack: ExitStack,
 ) -> Carried:
     """Check and open what a night left.
@@ -150,9 +167,10 @@ def _opened(
         CorruptError: If a table has other bytes than it left.
     """
     paths: dict[str, list[Path]] = {}
-    for digest, path in digests:
+    for path, digest in inventory.files.items():
         paths.setdefault(digest, []).append(path)
     files = {paths[digest].pop(): counts for digest, counts in said["files"]}
+    excluded = inventory.excluded.take(pa.array(said["excluded"], pa.int32()))
     opened, rows = {}, {}
     for part in PARTS:
         path = layout.carried(part)

@@ -19,7 +19,7 @@ from artifacts.layout import ReplayLayout, RootLayout, RunLayout
 from artifacts.run import FORMAT, Run, StepResult, run_key_of
 from artifacts.store import exclusive
 from artifacts.tables import read_sidecar, writing_table
-from batch.carried import Terms, Write, finding_carried, leave, what_was_left
+from batch.carried import Terms, Write, finding_carried, leave, take_inventory, what_was_left
 from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
@@ -160,10 +160,11 @@ def _make(
         weeks=request.weeks,
     )
     terms = Terms(request.inputs, types, request.shards, request.date, data_day(day, request.zone)[1])
-    asks = request.keep_unchanged and request.inputs.behaviours == "interactions"
+    inventory = take_inventory(terms) if request.inputs.behaviours == "interactions" else None
     with staging(layout.current_run(request.date).parent) as staged:
         folder = staged / "run"
-        with finding_carried(layout, terms) if asks else nullcontext() as carried:
+        finding = finding_carried(layout, terms, inventory) if inventory and request.keep_unchanged else nullcontext()
+        with finding as carried:
             scratch = staged / "scratch"
             counts, read = _write_tables(RunLayout(folder), request, bundles, scratch, progress, carried)
         inputs = _digest(RunLayout(folder), request.shards)
@@ -186,7 +187,7 @@ def _make(
         )
         for path in prepared_tables(RunLayout(folder), request.shards):
             replace(read_sidecar(path), run_key=run_key).write(path)
-        left = what_was_left(RunLayout(folder), terms, counts, read) if read else {}
+        left = what_was_left(RunLayout(folder), terms.now_us, inventory, counts, read) if inventory and read else {}
         return settle(folder, run), left, carried.rows if carried else 0
 
 

@@ -20,11 +20,11 @@ class WhatWasRead:
     """What a night says of its behaviours, so that the next can carry them on.
 
     Attributes:
-        files: What was counted in each file, in the order of their names.
+        files: What was counted in each file of behaviours.
         excluded: The excluded users who had done something, ascending: none of their events is kept.
     """
 
-    files: list[dict[str, int]]
+    files: Mapping[Path, Mapping[str, int]]
     excluded: pa.Array
 
 
@@ -38,7 +38,7 @@ class Carried:
         of_excluded_users: How many of their events it dropped since the user is excluded.
         with_excluded_items: How many others it dropped since the item is excluded.
         item_ids: The items of its events, ascending.
-        users: Its users with events, as ``schemas.carried_users``; and, with 0 events, the excluded ones who had some.
+        users: Its users who did something, as ``schemas.carried_users``; and, with 0 events, the excluded ones who did.
         events: As ``schemas.carried_events``, user after user: newest first, then greatest item id.
         rows: How many they are.
     """

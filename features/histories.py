@@ -130,8 +130,11 @@ class Histories:
         return pa.table([ids], schema=schemas.carried_items(ids.type))
 
     def carried_users(self) -> Iterator[pa.RecordBatch]:
-        """Stream every user with events, as ``schemas.carried_users``."""
-        sql = "SELECT user_id, events FROM warm JOIN users ON users.rowid = u ORDER BY u"
+        """Stream every user who did something, as ``schemas.carried_users``: with excluded items alone, 0 events."""
+        sql = """
+            SELECT user_id, coalesce(warm.events, 0) AS events
+            FROM users JOIN doers USING (user_id) LEFT JOIN warm ON warm.u = users.rowid ORDER BY users.rowid
+        """
         return self._ordered.stream(sql, CHUNK_EVENTS)
 
     def carried_events(self) -> Iterator[pa.RecordBatch]:

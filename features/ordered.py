@@ -58,6 +58,7 @@ class Ordered:
     * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id;
       and ``weight``, where weights are asked for
     * ``warm``: ``u`` and ``events``, how many, of each user who has any, in no order
+    * ``doers``: ``user_id`` of everyone who did something, excluded or with excluded items alone too, in no order
 
     A scan of one table, with no condition or with one that compares a column to constants, keeps that order: DuckDB
     guarantees it under ``preserve_insertion_order``. Any other query needs an ``ORDER BY``, a long ``IN`` included.
@@ -157,7 +158,7 @@ def open_ordered(
                 connection.execute(QUIET)
                 carried = engine.carried
                 files = _load_events(connection, inputs, types, now_us, engine, weighing)
-                counts = {name: sum(of[name] for of in files) for name in _OF_A_FILE}
+                counts = {name: sum(of[name] for of in files.values()) for name in _OF_A_FILE}
                 _create(
                     connection, "carried", schemas.carried_users(types.user_id), carried.users if carried else iter(())
                 )
@@ -200,25 +201,25 @@ def _load_events(
     now_us: int,
     engine: Engine,
     weighing: Weighing | None,
-) -> list[dict[str, int]]:
+) -> dict[Path, dict[str, int]]:
     """Fill ``raw`` with what happened up to the data date's end; an event with a null says nothing and is dropped.
 
     An event before 1970 is kept, as the oldest of its user's, and counted: it is often a clock that was not set.
     A user whose history is empty has a row without an item: it makes a user, and meets no item.
     Of a file that is *carried* only what it had left out is put there.
     """
-    files: list[dict[str, int]] = []
+    files: dict[Path, dict[str, int]] = {}
     carried, advance = engine.carried, engine.advance
 
     def kept() -> Iterator[pa.RecordBatch]:
         for path in files_of(inputs.sources[inputs.behaviours]).paths:
             known = carried.files.get(path) if carried else None
             if known and not known["interactions_future"]:
-                files.append(dict(known))
+                files[path] = dict(known)
                 advance(known["interactions_read"])
                 continue
             counts = dict.fromkeys(_OF_A_FILE, 0)
-            files.append(counts)
+            files[path] = counts
             for batch, others in read_events(inputs, weighing, (path,)):
                 whole = batch.drop_null()
                 past = whole.filter(pc.less(whole.column("time_us"), now_us))
@@ -260,10 +261,8 @@ def _load_users(
         )
     connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_users, types.user_id)}))
     connection.execute("CREATE TABLE excluded_users AS SELECT id FROM gone")
-    connection.execute("""
-        CREATE TABLE people AS
-        SELECT user_id FROM raw UNION SELECT user_id FROM listed UNION SELECT user_id FROM carried
-    """)
+    connection.execute("CREATE TABLE doers AS SELECT user_id FROM raw UNION SELECT user_id FROM carried")
+    connection.execute("CREATE TABLE people AS SELECT user_id FROM doers UNION SELECT user_id FROM listed")
     known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in profile)
     connection.execute(f"""
         CREATE TABLE users AS
@@ -287,8 +286,7 @@ def _load_users(
 def _excluded(connection: duckdb.DuckDBPyConnection) -> pa.Array:
     """Name the excluded users who had done something, ascending."""
     table = connection.sql("""
-        SELECT DISTINCT id FROM excluded_users
-        WHERE id IN (SELECT user_id FROM raw UNION ALL SELECT user_id FROM carried) ORDER BY id
+        SELECT DISTINCT id FROM excluded_users WHERE id IN (SELECT user_id FROM doers) ORDER BY id
     """).to_arrow_table()
     return table.column("id").combine_chunks()
 

@@ -4,6 +4,7 @@ import datetime
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,50 @@ def happened(chance: random.Random, day: int, *, rows: int = 120, late: int = 0,
         (chance.randrange(60), chance.randrange(95, 140), start + datetime.timedelta(hours=hour)) for hour in hours
     ]
     return [*drawn, *chance.sample(drawn, min(9, len(drawn)))]
+
+
+def test_users_of_excluded_items_alone_are_users_of_the_next_night_too(
+    shop: Shop, tmp_path: Path, carried: list[bool]
+) -> None:
+    """A full read has them, without events: who did something is a user."""
+    shop.events("0.parquet", [*happened(random.Random(7), 0), (777, 105, FIRST)])
+    shop.without(items=(105,))
+    prepare(tmp_path / "root", shop.request(1))
+    shop.events("2.parquet", happened(random.Random(8), 2))
+
+    prepare(tmp_path / "root", shop.request(2))
+
+    assert carried == [False, True]
+    full = in_full(shop, tmp_path / "full", 2)
+    assert {name: data for name, data in content(tmp_path / "root").items() if name in full} == full
+
+
+def test_a_file_that_comes_or_changes_while_it_is_read_is_new_to_the_next_night(
+    shop: Shop, tmp_path: Path, carried: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digests are of before: what a late upload brings is read by the night after, or all is."""
+    opening = step.open_histories
+
+    def late(*args: Any, **named: Any) -> Any:
+        opened = opening(*args, **named)
+
+        @contextmanager
+        def reading() -> Iterator[Any]:
+            with opened as histories:
+                shop.events("1.parquet", happened(random.Random(5), 1, rows=30))
+                yield histories
+
+        return reading()
+
+    with monkeypatch.context() as during:
+        during.setattr(step, "open_histories", late)
+        prepare(tmp_path / "root", shop.request(1))
+    shop.events("2.parquet", happened(random.Random(8), 2))
+
+    prepare(tmp_path / "root", shop.request(2))
+
+    full = in_full(shop, tmp_path / "full", 2)
+    assert {name: data for name, data in content(tmp_path / "root").items() if name in full} == full
 
 
 def content(root: Path) -> dict[str, bytes]:
