@@ -10,7 +10,7 @@ from artifacts.errors import InputError
 from batch.session import Session, open_session
 from batch.towers import encode_items, item_vectors
 from features.encode import NO_ITEM
-from features.sequences import Sequences, history_at
+from features.sequences import Sequences, ends_before, history_at
 from models.examples import EventIndex, Examples
 from models.lists import UNUSED, Candidates, Night, ranker_inputs
 from models.protocol import KS, Lists, Questions
@@ -60,13 +60,14 @@ def exact_lists(
 ) -> dict[str, Lists]:
     """Let the models answer at *now_us*: ``retrieval``, and ``retrieval, then ranker`` where there is one.
 
-    Every eligible item with a usable vector is a candidate. Nothing is told of *now_us* or after it: the users of the
-    questions did nothing from then to the day on which they are asked.
+    Every item that a night would index is a candidate: eligible, known by its id or a side feature, with a usable
+    vector. Nothing is told of *now_us* or after it, whenever a user came back.
 
     Raises:
         InputError: If a user's interests, or a score, is no number that can be used.
     """
-    asked = replace(questions.asked, now_us=np.full(len(questions), now_us))
+    now = np.full(len(questions), now_us)
+    asked = replace(questions.asked, now_us=now, ends=ends_before(sequences, questions.asked.users, now))
     index = EventIndex(sequences, zone=models.zone, until_us=int(np.iinfo(np.int64).max))
     vectors, added = _catalogue(models, sequences, index, now_us)
     found = {kind: _nothing(len(asked), max(k, models.night.candidates)) for kind in ("all", "new")}
@@ -93,7 +94,8 @@ def _catalogue(models: Models, sequences: Sequences, index: EventIndex, now_us: 
     events = index.popularity(np.array([now_us]), np.arange(len(vectors))[None], models.night.popular_days)[0]
     added = (models.night.popularity_weight * np.log1p(events)).astype(np.float32)
     usable = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
-    added[~(usable & sequences.catalogue["eligible"].to_numpy())] = -np.inf
+    eligible, signal = (sequences.catalogue[name].to_numpy() for name in ("eligible", "signal"))
+    added[~(usable & eligible & signal)] = -np.inf
     vectors[~usable] = 0
     return vectors, added
 
@@ -130,7 +132,10 @@ def _nothing(users: int, k: int) -> Candidates:
 def _keep_best(found: Candidates, users: np.ndarray, scores: np.ndarray) -> None:
     """Put each user's best items, of equals the lower row first, into their places of *found*."""
     k = min(found.items.shape[1], scores.shape[1])
-    rows = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+    last = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]  # the k-th best score
+    better, equal = scores > last, scores == last
+    kept = better | (equal & (np.cumsum(equal, axis=1) <= k - better.sum(axis=1, keepdims=True)))
+    rows = np.nonzero(kept)[1].reshape(len(scores), k)
     reached = np.take_along_axis(scores, rows, axis=1)
     order = np.argsort(-reached, axis=1, kind="stable")
     rows, reached = (np.take_along_axis(side, order, axis=1) for side in (rows, reached))

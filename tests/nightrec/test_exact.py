@@ -6,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from nightrec.config import read_config
 from nightrec.evaluate import _events, _of_bundles, _questions
+from nightrec.exact import _keep_best, _nothing
 from nightrec.main import execute
 from tests.nightrec import hand
+
+LATER = pa.scalar(hand.END + timedelta(hours=30), pa.timestamp("us", tz="UTC"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Chance of a seed."""
+    return np.random.default_rng(3)
 
 
 @pytest.fixture
@@ -48,6 +58,29 @@ def test_bundles_search_the_whole_catalogue_and_order_what_they_found(shop: Path
         "retrieval, then ranker": {"all": [6, 3, 4, 2], "new": [6, 3, 5, 4]},
         "retrieval": {"all": [4, 6, 3, 2, 5, 7, 1, 8, 9], "new": [4, 6, 3, 5, 7, 8, 9]},
     }
+
+
+def test_what_comes_after_the_date_is_told_to_no_model(shop: Path) -> None:
+    """Two events with items of no catalogue, before the day that is asked, would push a click out of the four."""
+    usual = listed(shop)
+    path = shop.parent / "data" / "events.parquet"
+    events = pq.read_table(path)
+    later = {"user_id": [1, 1], "item_id": [4711, 4712], "time": [hand.END + timedelta(hours=hour) for hour in (1, 2)]}
+    events = events.set_column(2, "time", pc.if_else(pc.less(events["time"], hand.END), events["time"], LATER))
+    pq.write_table(pa.concat_tables([events, pa.table(later).cast(events.schema)]), path)
+
+    assert listed(shop) == usual
+
+
+def test_of_equals_the_lower_rows_are_kept(rng: np.random.Generator) -> None:
+    """Whatever stands between: scores of five values among 300 items, against a stable sort."""
+    scores = rng.integers(0, 5, (40, 300)).astype(np.float32)
+    scores[:, ::7] = -np.inf
+    found = _nothing(40, 10)
+
+    _keep_best(found, np.arange(40), scores)
+
+    np.testing.assert_array_equal(found.items, np.argsort(-scores, axis=1, kind="stable")[:, :10])
 
 
 def test_recent_popularity_counts_as_at_night(shop: Path) -> None:
