@@ -60,7 +60,11 @@ class Reader:
 
 
 def search(loaded: Loaded, vector: np.ndarray, k: int) -> list[tuple[Any, float]]:
-    """Find the *k* items that fit *vector*, float32 [d], best by inner product."""
+    """Find the *k* items that fit *vector*, float32 [d], best by inner product.
+
+    Of an index of codes (``refine`` above 1 in ``index.json``) ask for so many times *k*, and let
+    the items' own vectors put them in order (docs/formats.md).
+    """
     (scores,), (rows,) = loaded.index.search(np.concatenate([vector, loaded.append])[None], k)
     return [(loaded.items[row].as_py(), score) for row, score in zip(rows.tolist(), scores, strict=True) if row >= 0]
 

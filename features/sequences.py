@@ -170,7 +170,10 @@ def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) 
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             place = folder or tempfile.gettempdir()
-            raise NightrecError(f"{place}: expected room for {size:,} bytes, found less ({error.strerror})") from error
+            raise NightrecError(
+                f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
+                "folder in TMPDIR"
+            ) from error
         return np.asarray(np.memmap(file, kind, "r+", shape=shape))
 
 

@@ -15,6 +15,7 @@ SHARD_ROWS = 65_536  # users of a shard, past which its memory grows no more
 SAMPLE_USERS = 4_096  # that nprobe is chosen with
 TRAIN_OF_LIST = 64  # items that k-means sees of each list, in each of its ROUNDS
 ROUNDS = 10
+CARRIED = 8  # bytes of an event that is left for the next night, compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
     lists = sizes.users * means.top_n
     shards = max(1, math.ceil(sizes.users / SHARD_ROWS))
     item_shards = min(means.workers, max(1, math.ceil(sizes.items / SHARD_ROWS)))
-    events = sizes.events * rates.event_bytes
+    events, carried = sizes.events * rates.event_bytes, sizes.events * CARRIED
     tower = rates.worker_bytes + bytes_.table
     shop = bytes_.index + bytes_.vectors + bytes_.catalogue + bytes_.table * sizes.ranked
     open_ = means.index_type == "auto"  # of which two are held, the best so far and the next
@@ -184,7 +185,9 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
     towers, shops, vectors = means.workers * bytes_.table, means.workers * shop, bytes_.vectors
     of_users = bytes_.histories + bytes_.interests
     return {
-        "prepare": _Part(sizes.users + sizes.items, 1, bytes_.histories, events, means.memory + bytes_.catalogue),
+        "prepare": _Part(
+            sizes.users + sizes.items, 1, bytes_.histories + carried, events, means.memory + bytes_.catalogue
+        ),
         "items": _Part(sizes.items, item_shards, vectors, towers, tower),
         "index": _Part(sizes.items, 1, bytes_.index, vectors, rates.worker_bytes + 2 * vectors + built),
         "interests": _Part(sizes.users, shards, bytes_.interests, bytes_.histories + towers, tower),
