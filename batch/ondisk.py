@@ -49,8 +49,8 @@ def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray, rows: slice, folder:
     """Add some rows to a copy of *ivf*, write it, and give it as it lies on disk."""
     part: Any = faiss.clone_index(ivf)
     path = folder / f"{rows.start}.faiss"
-    some, ids = vectors[rows], np.arange(rows.start, rows.stop)
-    part.add_core(len(ids), *(faiss.swig_ptr(array) for array in (some, ids, own[rows])))
+    some, ids, lists = vectors[rows], np.arange(rows.start, rows.stop), own[rows]  # a pointer keeps no array
+    part.add_core(len(ids), faiss.swig_ptr(some), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
     with path.open("wb") as file:
         faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

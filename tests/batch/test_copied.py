@@ -70,9 +70,9 @@ def lose_a_row(ivf: Any, vectors: np.ndarray) -> None:
 
 
 def put_rows_into_other_lists(ivf: Any, vectors: np.ndarray) -> None:
-    own = ivf.quantizer.search(vectors, 1)[1][:, 0]
+    others = (ivf.quantizer.search(vectors, 1)[1][:, 0] + 1) % LISTS
     ivf.reset()
-    ivf.add_core(ITEMS, faiss.swig_ptr(vectors), None, faiss.swig_ptr((own + 1) % LISTS))
+    ivf.add_core(ITEMS, faiss.swig_ptr(vectors), None, faiss.swig_ptr(others))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ EDITS: dict[str, tuple[str, str, list[str]]] = {
     "a million threads": ("shards = 3", "threads = 1000000\nshards = 3", ["threads", "1024"]),
     "a million workers": ("workers = 1", "workers = 1000000", ["workers", "1024"]),
     "a recall of nothing": ("lists = 3", "recall_target = 0.0\nlists = 3", ["recall_target", "above 0"]),
-    "an index that is none": ("lists = 3", 'type = "HNSW"\nlists = 3', ["type", "'Flat', 'SQ8' or 'PQ'"]),
+    "an index that is none": ("lists = 3", 'type = "HNSW"\nlists = 3', ["type", "'Flat', 'SQ8', 'PQ' or 'auto'"]),
     "more to choose from than can be": ("candidates = 20", "candidates = 70000", ["candidates", "65535", "70000"]),
     "less than one time as many": ("candidates = 20", "candidates = 20\noverfetch = 0.5", ["overfetch", "at least 1"]),
     "a thousand times as many": ("candidates = 20", "candidates = 20\noverfetch = 1000.0", ["overfetch", "100"]),

@@ -40,7 +40,7 @@ MOMENTS = [  # of each step: where it stops, within its lock
     ("prepare", "batch.prepare._digest"),
     ("prepare", "batch.prepare.settle"),
     ("items", "batch.items._write"),
-    ("index", "batch.index.tune"),
+    ("index", "batch.index.choose_nprobe"),
     ("index", "batch.index._require_same_answers"),
     ("interests", "artifacts.tables._canonical_batch"),
     ("score", "batch.score.writing_table"),
