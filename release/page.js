@@ -9,6 +9,7 @@ const CONFIG = {
   mark: { color: MARKS[0], aria: false },
   range: { category: MARKS, ramp: ["#c6dbf3", "#4c84c4", "#143f73"] },
   axis: { aria: false, labelLimit: 150, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", gridOpacity: 0.6 },
+  axisXQuantitative: { labelBound: true }, // a label that would stand out of the chart is left out
   legend: { aria: false, orient: "top", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", columns: innerWidth < 600 ? 2 : 5, labelLimit: 140 },
   axisQuantitative: { tickCount: 5 },
   rule: { color: "#8a8f98", aria: false },
