@@ -57,8 +57,9 @@ class Outcome:
 def poor_index() -> Iterator[None]:
     """Let lists be made from noise, and the search look into one of them."""
     from batch import index
+    from batch.nprobe import Chosen
 
-    train = index.train
+    train, one = index.train, Chosen(1, {})
 
     def on_noise(vectors: np.ndarray, *arguments: Any, **options: Any) -> Any:
         ivf = train(np.random.default_rng(1).normal(size=vectors.shape).astype(np.float32), *arguments, **options)
@@ -66,7 +67,7 @@ def poor_index() -> Iterator[None]:
         ivf.add(vectors)
         return ivf
 
-    with mock.patch.object(index, "train", on_noise), mock.patch.object(index, "_choose_nprobe", return_value=(1, {})):
+    with mock.patch.object(index, "train", on_noise), mock.patch.object(index, "choose_nprobe", return_value=one):
         yield
 
 
