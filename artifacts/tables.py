@@ -330,3 +330,8 @@ def _fills_its_buffer(array: pa.Array) -> bool:
     kind = array.type
     whole = (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and array.offset == 0 and len(array) > 0
     return bool(whole and array.buffers()[1].size == len(array) * kind.bit_width // 8)
+
+
+def copied(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Copy *rows*, a slice of a record batch, so that who holds them does not hold all of it."""
+    return pa.ipc.read_record_batch(rows.serialize(), rows.schema)

@@ -16,7 +16,7 @@ from artifacts.bundle import Bundle, Role
 from artifacts.digest import document_digest
 from artifacts.errors import CorruptError, StaleRunError
 from artifacts.run import Run, StepResult
-from artifacts.tables import TableWriter, reading_table, writing_table
+from artifacts.tables import TableWriter, copied, reading_table, writing_table
 from batch.lists import Part, Ranked, ScoreOptions, Shop, make_lists, open_shop, require_options
 from batch.machine import usable_cores
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
@@ -140,15 +140,11 @@ def _parts(
     for number in range(max(reader.num_record_batches for reader in readers)):
         batches = _aligned(paths, readers, number)
         for start in range(0, batches[0].num_rows, rows):
-            cut = [_copied(batch.slice(start, rows)) for batch in batches]
+            cut = [copied(batch.slice(start, rows)) for batch in batches]
             with stage("encode"):
                 inputs = user_inputs(cut[2], session.bundle.spec, Role.RANKER, session.rows) if session else {}
             yield Part(cut[0], cut[1], dict(inputs))
         del batches
-
-
-def _copied(rows: pa.RecordBatch) -> pa.RecordBatch:
-    return pa.ipc.read_record_batch(rows.serialize(), rows.schema)
 
 
 def _aligned(paths: Sequence[Path], readers: Sequence[pa.RecordBatchFileReader], number: int) -> list[pa.RecordBatch]:

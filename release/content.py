@@ -13,7 +13,7 @@ from artifacts.errors import CorruptError
 from artifacts.layout import ReleaseLayout
 from artifacts.release import Manifest, verify_content_file
 from artifacts.run import Run, replay_of
-from artifacts.tables import opening_arrow, sidecar_within, verify_file
+from artifacts.tables import copied, opening_arrow, sidecar_within, verify_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def batches_of(
 def _pieces(batch: pa.RecordBatch, most: int | None) -> Iterator[pa.RecordBatch]:
     for start in range(0, batch.num_rows, most or max(1, batch.num_rows)):
         rows = batch.slice(start, most)
-        yield pa.ipc.read_record_batch(rows.serialize(), rows.schema) if most else rows
+        yield copied(rows) if most else rows
 
 
 def schema_of(paths: Sequence[Path]) -> pa.Schema:
