@@ -117,9 +117,12 @@ def best(scores: npt.NDArray[np.floating], k: int) -> Ints:
     """Give each row's *k* best columns, best first, ties to the lower one: [N, k]."""
     scores, k = np.ascontiguousarray(scores, dtype=np.float32), min(k, scores.shape[1])
     least = torch.from_numpy(scores).topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).numpy()
-    above, level = scores > least, scores == least
-    left = k - above.sum(axis=1, keepdims=True)
-    kept = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= left))
+    kept = scores >= least
+    tied = np.flatnonzero(np.count_nonzero(kept, axis=1) > k)
+    if len(tied):
+        level = scores[tied] == least[tied]
+        left = k - (kept[tied] & ~level).sum(axis=1, keepdims=True)
+        kept[tied] &= ~level | (np.cumsum(level, axis=1, dtype=np.int32) <= left)
     columns = np.nonzero(kept)[1].reshape(len(scores), k)
     order = np.argsort(-np.take_along_axis(scores, columns, 1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, 1)

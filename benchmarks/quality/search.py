@@ -3,18 +3,25 @@
 Our three learned systems are tried with the same levers for the same epochs, torch-rechub's MIND with as many of its
 own. Prints a line for each epoch and keeps the best of each trial in ``benchmarks/quality/searched.json``, of which
 ``make quality`` makes tables; who finds better writes it into ``benchmarks/quality/chosen.py``.
+
+Trials go on side by side, each in a process of one thread: the first setting of every system, then the second, so that
+a search that is cut off has tried as many of each. The file is kept after every trial, and is the same in any order.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+import signal
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.peers.environment import interpreter_of
 from benchmarks.quality import learned, measure, protocol, rechub
 from benchmarks.quality.chosen import BASES, RECHUB, setting_of
 from benchmarks.quality.learned import NETWORKS, Network, Setting
@@ -39,30 +46,31 @@ def built(setting: Setting, **changed: Any) -> Setting:
     return replace(setting, config=replace(setting.config, **changed))
 
 
+# What may matter most comes first: a search that is cut off has tried that.
 LEVERS: dict[str, Callable[[Setting], Setting]] = {
     BEGUN: lambda setting: setting,
-    "no popularity": lambda setting: replace(setting, popular_weight=0.0),
-    "popularity when asked alone": lambda setting: replace(setting, popular_from="asked"),
+    "learning rate 0.01": lambda setting: fitted(setting, learning_rate=0.01),
+    "learning rate 0.001": lambda setting: fitted(setting, learning_rate=0.001),
+    "no half-life": lambda setting: fitted(setting, half_life_days=0.0),
     "popularity of 7 days": lambda setting: replace(setting, popular_days=7),
     "popularity of 30 days": lambda setting: replace(setting, popular_days=30),
+    "popularity when asked alone": lambda setting: replace(setting, popular_from="asked"),
+    "temperature 1/5": lambda setting: built(setting, temperature=0.2),
+    "4 targets": lambda setting: fitted(setting, targets=4),
+    "ids alone": lambda setting: replace(setting, features=False),
+    "no popularity": lambda setting: replace(setting, popular_weight=0.0),
+    "width 32": lambda setting: built(setting, width=32),
+    "inner product": lambda setting: built(setting, normalise=False),
     "questions by day": lambda setting: replace(setting, asks="day"),
     "questions by event": lambda setting: replace(setting, asks="events"),
-    "ids alone": lambda setting: replace(setting, features=False),
-    "inner product": lambda setting: built(setting, normalise=False),
-    "temperature 1/5": lambda setting: built(setting, temperature=0.2),
-    "width 32": lambda setting: built(setting, width=32),
-    "learning rate 0.001": lambda setting: fitted(setting, learning_rate=0.001),
-    "learning rate 0.01": lambda setting: fitted(setting, learning_rate=0.01),
-    "4 targets": lambda setting: fitted(setting, targets=4),
-    "no half-life": lambda setting: fitted(setting, half_life_days=0.0),
 }
 RECHUB_LEVERS: dict[str, Callable[[RechubSetting], RechubSetting]] = {
     BEGUN: lambda setting: setting,
     "12 targets": lambda setting: replace(setting, targets=12),
     **{
         f"learning rate {rate}, {negatives} negatives": partial(replace, learning_rate=rate, negatives=negatives)
-        for rate in (0.0003, 0.001, 0.003, 0.01)
-        for negatives in (5, 20, 80)
+        for negatives in (80, 20, 5)
+        for rate in (0.001, 0.003, 0.01, 0.0003)
     },
 }
 
@@ -80,8 +88,11 @@ def tried(part: Part, system: str, setting: Setting, lines: Lines) -> list[dict[
 
 
 def tried_rechub(part: Part, system: str, setting: RechubSetting, lines: Lines) -> list[dict[str, float]]:
-    """Do the same for torch-rechub's MIND; nothing where it cannot be had."""
-    epochs = [measure.judged(part, scorer) for scorer in rechub.scorers(part, setting, seed=1) or []]
+    """Do the same for torch-rechub's MIND."""
+    scorers = rechub.scorers(part, setting, seed=1)
+    if scorers is None:
+        raise SystemExit(f"{RECHUB_NAME}: its environment is not there")
+    epochs = [measure.judged(part, scorer) for scorer in scorers]
     for number, found in enumerate(epochs):
         lines.tell(f"epoch {number + 1}", found)
     return epochs
@@ -98,27 +109,96 @@ def trials(data: str, system: str, epochs: int) -> dict[str, Any]:
     return {lever: setting for lever, setting in settings.items() if lever == BEGUN or setting != base}
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting of one system on one data set, and which lever made it of the base."""
+
+    data: str
+    system: str
+    lever: str
+    setting: Any  # a Setting, of torch-rechub's MIND a RechubSetting
+
+
+def planned(names: Iterable[str], systems: Iterable[str], *, epochs: int, first: int) -> list[Trial]:
+    """List the *first* settings of every system on every data set: all first ones, then all second ones."""
+    each = [
+        [Trial(data, system, lever, setting) for lever, setting in trials(data, system, epochs).items()][:first]
+        for data in names
+        for system in systems
+    ]
+    ranked = [(rank, trial) for found in each for rank, trial in enumerate(found)]
+    return [trial for _, trial in sorted(ranked, key=lambda one: one[0])]
+
+
+@cache
+def part_of(data: str) -> Part:
+    """Read a data set's validation part, once in a process."""
+    return protocol.validation(measure.present(data))
+
+
+def outcome(trial: Trial) -> dict[str, float]:
+    """Try one setting; gives its best epoch."""
+    torch.set_num_threads(1)
+    fit = tried_rechub if trial.system == RECHUB_NAME else tried
+    lines = Lines(f"{trial.data}, {trial.system}, {trial.lever}")
+    return best_of(fit(part_of(trial.data), trial.system, trial.setting, lines))
+
+
+def keep(out: Path, trial: Trial, row: dict[str, float]) -> None:
+    """Add a trial to the file, which is whole at every moment, and in the order of the levers."""
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    found.setdefault(trial.data, {}).setdefault(trial.system, {})[trial.lever] = row
+    orders: tuple[list[str], ...] = (list(BASES), list(SYSTEMS), list(dict.fromkeys([*LEVERS, *RECHUB_LEVERS])))
+    whole = out.with_name(f"{out.name}.part")
+    whole.write_text(json.dumps(in_order(found, orders), indent=2) + "\n")
+    whole.replace(out)
+
+
+def in_order(found: dict[str, Any], orders: tuple[list[str], ...]) -> dict[str, Any]:
+    """Sort a tree's keys, level by level, by the order of each; keys that it lacks come last."""
+    if not orders:
+        return found
+    names, *below = orders
+    keys = sorted(found, key=lambda key: names.index(key) if key in names else len(names))
+    return {key: in_order(found[key], tuple(below)) for key in keys}
+
+
+def search(chosen: list[Trial], jobs: int, out: Path) -> list[BaseException]:
+    """Try settings, *jobs* at a time, and keep each as it comes; gives the errors of those that failed."""
+    errors: list[BaseException] = []
+    ends_at_once = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of the terminal
+    with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, ends_at_once) as pool:
+        running = {pool.submit(outcome, trial): trial for trial in chosen}
+        for done in as_completed(running):
+            if (error := done.exception()) is None:
+                keep(out, running[done], done.result())
+            else:
+                errors.append(error)
+    return errors
+
+
 def main() -> None:
     """Try the levers that change something, print, write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BASES, action="append", help="a data set")
     parser.add_argument("--system", choices=SYSTEMS, action="append")
     parser.add_argument("--lever", choices=[*LEVERS, *RECHUB_LEVERS], action="append")
+    parser.add_argument("--first", type=int, default=len(LEVERS), help="how many settings of each system; all")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--jobs", type=int, default=1, help="trials side by side, each a process of one thread")
+    parser.add_argument("--out", type=Path, default=OUT, help="the file, which keeps what it has")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for data in asked.only or BASES:
-        part = protocol.validation(measure.present(data))
-        for system in asked.system or SYSTEMS:
-            for lever, setting in trials(data, system, asked.epochs).items():
-                if asked.lever and lever not in asked.lever:
-                    continue
-                fit = tried_rechub if system == RECHUB_NAME else tried
-                if not (epochs := fit(part, system, setting, Lines(f"{data}, {system}, {lever}"))):
-                    break
-                found.setdefault(data, {}).setdefault(system, {})[lever] = best_of(epochs)
-                OUT.write_text(json.dumps(found, indent=2) + "\n")
+    systems = list(asked.system or SYSTEMS)
+    if RECHUB_NAME in systems and interpreter_of("torch-rechub") is None:
+        systems.remove(RECHUB_NAME)
+    chosen = planned(asked.only or BASES, systems, epochs=asked.epochs, first=asked.first)
+    chosen = [trial for trial in chosen if not asked.lever or trial.lever in asked.lever]
+    try:
+        errors = search(chosen, asked.jobs, asked.out)
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; {asked.out} has the trials that came to their end") from None
+    if errors:
+        raise BaseExceptionGroup(f"these trials are not in {asked.out}", errors)
 
 
 def best_of(epochs: list[dict[str, float]]) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """The search of quality: as many trials for every system, and the best epoch of each."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.quality import chosen, search
@@ -22,3 +25,30 @@ def test_a_trial_is_worth_its_best_epoch_by_the_sum_of_both_figures() -> None:
         {"new.hr@50": 0.5, "all.hr@50": 0.125, "all.ndcg@10": 0.1},
     ]
     assert search.best_of(epochs) == {"epoch": 2, "epochs": 3, "new.hr@50": 0.25, "all.hr@50": 0.625}
+
+
+def test_a_search_that_is_cut_off_has_tried_as_many_settings_of_each_system() -> None:
+    plan = search.planned(["online_retail", "complete_journey"], search.SYSTEMS, epochs=4, first=3)
+    assert len(plan) == 2 * 4 * 3
+    rows = [plan[start : start + 8] for start in (0, 8, 16)]
+    assert {trial.lever for trial in rows[0]} == {search.BEGUN}
+    assert [len({(trial.data, trial.system) for trial in row}) for row in rows] == [8, 8, 8]
+    assert [trial.lever for trial in plan if (trial.data, trial.system) == ("online_retail", "mind")] == list(
+        search.trials("online_retail", "mind", 4)
+    )[:3]
+
+
+def test_the_file_of_a_search_is_the_same_whatever_comes_first(tmp_path: Path) -> None:
+    plan = search.planned(["online_retail", "ml100k"], ["torch_rechub", "mind"], epochs=4, first=3)
+    files = []
+    for name, order in (("forwards", plan), ("backwards", plan[::-1])):
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text('{"elsewhere": {"mind": {"a lever that is gone": {"epoch": 1}}}}')
+        for trial in order:
+            search.keep(files[-1], trial, {"epoch": plan.index(trial)})
+    assert files[0].read_bytes() == files[1].read_bytes()
+    found = json.loads(files[0].read_text())
+    assert list(found) == ["ml100k", "online_retail", "elsewhere"]
+    assert list(found["ml100k"]) == ["mind", "torch_rechub"]
+    assert list(found["ml100k"]["mind"]) == list(search.trials("ml100k", "mind", 4))[:3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backwards.json", "forwards.json"]
