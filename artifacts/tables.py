@@ -22,6 +22,7 @@ from artifacts.store import fetched, is_there, remove_file, size_of, staged_file
 
 FORMAT = 1
 BATCH_ROWS = 65_536
+_PIECE = 1 << 18  # bytes that are digested and, still in the cache, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,13 @@ class _Hashing:
         self.closed = False
 
     def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._digest.update(view)
+        view = memoryview(data).cast("B")
+        for start in range(0, view.nbytes, _PIECE):
+            piece = view[start : start + _PIECE]
+            self._digest.update(piece)
+            self._file.write(piece)
         self.size += view.nbytes
-        return self._file.write(view)
+        return view.nbytes
 
     def flush(self) -> None:
         self._file.flush()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from artifacts import schemas
 from artifacts.bundle import Bundle
 from artifacts.run import Run, StepResult
-from artifacts.tables import TableWriter, opening_arrow, verify_file, writing_table
+from artifacts.tables import BATCH_ROWS, TableWriter, opening_arrow, verify_file, writing_table
 from batch.earlier import EarlierRows, NotRepeatedError, Span, joined, opening_earlier, spans_of
 from batch.overlap import reading_ahead, working_side_by_side, writing_behind
 from batch.profile import require_profile
@@ -18,6 +18,8 @@ from batch.session import Session, open_session
 from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, over_shards, require_bundle
 from batch.stages import stage
 from batch.towers import UserVectors, user_columns, user_vectors
+
+WAITING = 64  # batches that wait while a record batch is digested and written, so that nobody waits for that
 
 
 def compute_interests(
@@ -104,11 +106,12 @@ def _write_shard(
     cold = vectors = kept = 0
     with ExitStack() as attempt:
         writer = attempt.enter_context(writing_table(task.path, schema, metadata=run.metadata(), inputs=task.inputs))
+        gathering = _Gathering(writer, schema, session.bundle.interests)
         with (
             opening_arrow(histories, columns=user_columns(session)) as reader,
             reading_ahead(spans_of(session, _batches(reader), earlier)) as spans,
             working_side_by_side(partial(_compute, session), spans, workers=session.workers) as results,
-            writing_behind(partial(_write, writer, schema)) as write,
+            writing_behind(gathering.add, depth=WAITING) as write,
         ):
             for span, found in results:
                 cold += int((found.counts == 0).sum())
@@ -116,6 +119,8 @@ def _write_shard(
                 kept += int((span.source >= 0).sum())
                 write((span.rows, found))
                 advance(span.rows.num_rows)
+        with stage("write"):
+            gathering.write()
         finishing.enter_context(attempt.pop_all())
     return {"rows": writer.rows, "cold": cold, "vectors": vectors, "kept": kept}
 
@@ -130,15 +135,55 @@ def _batches(reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
         yield reader.get_batch(number)
 
 
-def _write(writer: TableWriter, schema: pa.Schema, part: tuple[pa.RecordBatch, UserVectors]) -> None:
-    rows, found = part
-    kind = schema.field("vectors").type
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.vectors.reshape(-1)), type=kind.value_type)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int32))
-    columns = [
-        rows.column("user_id"),
-        pa.ListArray.from_arrays(offsets, vectors, type=kind),
-        rows.column("history_length"),
-        pa.array(found.counts == 0),
-    ]
-    writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+class _Gathering:
+    """Users on their way into a table, a record batch of it at a time: vectors are laid in their place as they come.
+
+    Kept as they come, they would be copied together when the record batch is full, out of no cache any more.
+    """
+
+    def __init__(self, writer: TableWriter, schema: pa.Schema, interests: int) -> None:
+        """Write to *writer*, whose schema is *schema*, users of at most so many *interests*."""
+        self._writer, self._schema, self._interests = writer, schema, interests
+        self._begin()
+
+    def _begin(self) -> None:
+        width = self._schema.field("vectors").type.value_type.list_size
+        self._vectors = np.empty((BATCH_ROWS * self._interests, width), np.float32)  # memory as far as it is filled
+        self._used, self._room = 0, BATCH_ROWS
+        self._rows: list[pa.RecordBatch] = []
+        self._counts: list[np.ndarray] = []
+
+    def add(self, part: tuple[pa.RecordBatch, UserVectors]) -> None:
+        """Add users; each record batch is written when it is full."""
+        rows, found = part
+        while rows.num_rows > self._room:
+            here = self._room
+            vectors = int(found.counts[:here].sum())
+            self._take(rows.slice(0, here), UserVectors(found.vectors[:vectors], found.counts[:here]))
+            self.write()
+            rows, found = rows.slice(here), UserVectors(found.vectors[vectors:], found.counts[here:])
+        self._take(rows, found)
+
+    def _take(self, rows: pa.RecordBatch, found: UserVectors) -> None:
+        end = self._used + len(found.vectors)
+        self._vectors[self._used : end] = found.vectors
+        self._used, self._room = end, self._room - rows.num_rows
+        self._rows.append(rows.select(["user_id", "history_length"]))
+        self._counts.append(found.counts)
+
+    def write(self) -> None:
+        """Write what was added since the last time."""
+        if not self._rows:
+            return
+        rows, counts = pa.Table.from_batches(self._rows), np.concatenate(self._counts)
+        kind = self._schema.field("vectors").type
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(self._vectors[: self._used].ravel()), type=kind.value_type)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        columns = [
+            rows["user_id"].combine_chunks(),
+            pa.ListArray.from_arrays(offsets, vectors, type=kind),
+            rows["history_length"].combine_chunks(),
+            pa.array(counts == 0),
+        ]
+        self._begin()
+        self._writer.write(pa.RecordBatch.from_arrays(columns, schema=self._schema))

@@ -54,7 +54,9 @@ def two_nights(make_run: Callable[..., Run], tiny: ModuleType, user_bundle: Bund
 @given(data=st.data())
 def test_what_is_kept_gives_the_bytes_of_a_full_night(make_run, tiny, user_bundle, monkeypatch, data):
     """Users come, go, turn cold or change, in tables of many record batches: bytes and counts are a full night's."""
-    monkeypatch.setattr(tables, "BATCH_ROWS", data.draw(st.sampled_from([7, 40, 65_536]), "rows of a record batch"))
+    record_batch = data.draw(st.sampled_from([7, 40, 65_536]), "rows of a record batch")
+    for writing in (tables, step):
+        monkeypatch.setattr(writing, "BATCH_ROWS", record_batch)
     number, batch = next(NUMBER), data.draw(st.sampled_from([1, 4, 16]), "rows of a batch")
     random = np.random.default_rng(data.draw(st.integers(0, 2**32), "seed"))
     old_ids, new_ids = (np.flatnonzero(random.random(120) < data.draw(st.sampled_from([0, 0.5, 1]))) for _ in range(2))

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artifacts import schemas
+from artifacts import schemas, tables
 from artifacts.bundle import Role
 from artifacts.errors import DeviceError, InputError, StaleRunError
 from artifacts.layout import BundleLayout
@@ -48,13 +48,13 @@ def test_active_interests_are_what_numpy_computes_and_cold_users_have_none(make_
 def test_no_user_is_lost_or_moved_by_the_batch_shape(make_run, user_bundle, rows):
     """Another batch shape is another profile, so bits may differ; users, counts and values do not."""
     one, other = make_run(users=40, name="one"), make_run(users=40, batch_users=rows, name="other")
-    tables = []
+    written = []
     for run in (one, other):
         compute_interests(run, user_bundle, range(1))
-        tables.append(read_table(run.layout.interests(0, 1)))
+        written.append(read_table(run.layout.interests(0, 1)))
     for column in ("user_id", "history_length", "cold"):
-        assert tables[0][column].equals(tables[1][column])
-    lists = [table["vectors"].combine_chunks() for table in tables]
+        assert written[0][column].equals(written[1][column])
+    lists = [table["vectors"].combine_chunks() for table in written]
     assert lists[0].offsets.equals(lists[1].offsets)
     flat = [array.flatten().flatten().to_numpy() for array in lists]
     np.testing.assert_allclose(flat[0], flat[1], rtol=1e-5, atol=1e-6)
@@ -230,3 +230,20 @@ def test_batches_are_cut_without_losing_a_row():
         parts = list(cut(batches, rows))
         assert [x for part in parts for x in part.column("x").to_pylist()] == list(range(21))
         assert max(part.num_rows for part in parts) <= rows
+
+
+@pytest.mark.parametrize("rows", [1, 7, 12, 50])
+def test_record_batches_end_where_they_must_however_batches_of_users_fall(make_run, user_bundle, monkeypatch, rows):
+    """Users who come in fives are cut at full record batches; each has what it has where all are in one."""
+    run = make_run(users=50, batch_users=5)
+    path = run.layout.interests(0, 1)
+    compute_interests(run, user_bundle, range(1))
+    in_one = read_table(path)
+    path.unlink()
+    for module in (step, tables):
+        monkeypatch.setattr(module, "BATCH_ROWS", rows)
+    result = compute_interests(run, user_bundle, range(1))
+    cut_up = read_table(path)
+    assert result.rows == 50
+    assert cut_up.equals(in_one)
+    assert [len(chunk) for chunk in cut_up["vectors"].chunks] == [rows] * (50 // rows) + [50 % rows] * (50 % rows > 0)
