@@ -11,6 +11,8 @@ from batch.session import Arrays, Session
 from batch.stages import stage
 from features.encode import item_features, user_inputs
 
+ENCODED_BATCHES = 16  # so many are encoded at once: there is little to do for each row
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -54,11 +56,12 @@ def item_columns(session: Session) -> list[str]:
 
 def encode_users(session: Session, batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     """Encode rows of ``histories`` (or ``sample``) into batches for *session*, a user or a ranker bundle's."""
-    bundle = session.bundle
-    for rows in cut(batches, session.rows):
+    bundle, size = session.bundle, session.rows
+    for rows in cut(batches, ENCODED_BATCHES * size):
         with stage("encode"):
-            inputs = dict(user_inputs(rows, bundle.spec, bundle.role, session.rows))
-        yield Batch(rows, inputs)
+            inputs = user_inputs(rows, bundle.spec, bundle.role, rows.num_rows)
+        for start in range(0, rows.num_rows, size):
+            yield Batch(rows.slice(start, size), {name: array[start : start + size] for name, array in inputs.items()})
 
 
 def encode_items(session: Session, batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:

@@ -56,9 +56,10 @@ def pad_lists(lists: pa.Array | pa.ChunkedArray, length: int, rows: int, dtype: 
         raise ValueError(f"expected at most {rows} lists, found {len(lengths)}")
     if elements.null_count:
         raise ValueError(f"expected no null elements, found {elements.null_count}")
-    padded = np.zeros((rows, length), dtype)
-    real = np.arange(length) < lengths[:, None]
-    padded[: len(lengths)][real] = elements.to_numpy()[places(lengths) < length]
+    padded, kept = np.zeros((rows, length), dtype), elements.to_numpy()
+    if lengths.max(initial=0) > length:
+        kept = kept[places(lengths) < length]
+    padded[: len(lengths)][np.arange(length) < lengths[:, None]] = kept
     return padded
 
 
