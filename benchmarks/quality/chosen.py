@@ -26,12 +26,14 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
 
 EPOCHS = {
     "ml100k": {"mind": 8, "mind_one": 8, "two_tower": 6},
+    "ml100k_last_day": {"mind": 8, "mind_one": 8, "two_tower": 6},
     "complete_journey": {"mind": 4, "mind_one": 4, "two_tower": 4},
     "online_retail": {"mind": 3, "mind_one": 4, "two_tower": 4},
 }
-BASES = {"ml100k": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
+BASES = {"ml100k": FILMS, "ml100k_last_day": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
 FOUND: dict[str, dict[str, dict[str, Any]]] = {  # where a system was better off with another setting than MIND
     "ml100k": {"mind_one": {"popular_days": 7}, "two_tower": {"popular_from": "asked"}},
+    "ml100k_last_day": {"mind_one": {"popular_days": 7}, "two_tower": {"popular_from": "asked"}},
 }
 RETRIEVAL = {
     data: {
@@ -54,6 +56,7 @@ RANKING = {
 }
 RECHUB = {
     "ml100k": RechubSetting(),
+    "ml100k_last_day": RechubSetting(),
     "complete_journey": RechubSetting(epochs=3, last_days=GROCER.last_days),  # a minute each
     "online_retail": RechubSetting(),
 }

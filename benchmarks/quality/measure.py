@@ -73,7 +73,7 @@ def floors_of(name: str, *, short: bool) -> Figures:
     """Choose every floor's setting on the validation part, of equals the first, and judge it on the test part."""
     torch.set_num_threads(1)
     data, lines = present(name), Lines(f"{name}, floors")
-    valid, test = protocol.validation(data), test_part(name, data)
+    valid, test = validation_part(name, data), test_part(name, data)
     rows = {}
     for system, (settings, scorer) in floor_systems().items():
         tried = settings[:2] if short else settings
@@ -85,6 +85,11 @@ def floors_of(name: str, *, short: bool) -> Figures:
         lines.tell(what, row)
     lines.finish()
     return {"retrieval": rows, "cold": newcomers}
+
+
+def validation_part(name: str, data: DataSet) -> Part:
+    """Give what settings are chosen on: the days from T1 to T2, or each user's last day but one."""
+    return protocol.days_before_last(data) if name.endswith(LAST_DAY) else protocol.validation(data)
 
 
 def test_part(name: str, data: DataSet) -> Part:
@@ -129,13 +134,13 @@ def seed_of(job: Job) -> Figures:
     name, seed = job.name, job.seed
     torch.set_num_threads(1)
     data, lines = present(name), Lines(f"{name}, seed {seed}")
-    settings, part = RETRIEVAL[data.name], test_part(name, data)
+    settings, part = RETRIEVAL[name], test_part(name, data)
     networks, rows = {}, {}
     for system, setting in settings.items():
         networks[system] = learned.fit(part, system, setting, seed=seed)
         rows[system] = judged(part, learned.scorer_of(part, networks[system], setting))
         lines.tell(system, rows[system])
-    if job.measures("peers") and (theirs := rechub.scorers(part, RECHUB[data.name], seed=seed)) is not None:
+    if job.measures("peers") and (theirs := rechub.scorers(part, RECHUB[name], seed=seed)) is not None:
         rows["torch_rechub"] = judged(part, theirs[-1])
         lines.tell("torch_rechub", rows["torch_rechub"])
     mind, setting = networks["mind"], settings["mind"]

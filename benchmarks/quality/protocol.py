@@ -78,7 +78,20 @@ def last_days(data: DataSet) -> Part:
     """
     sequences, spec, vocabularies = _read(data, data.last)
     split = split_by_time(train_until=data.last, validate_until=data.last, zone=data.zone)
-    days = next_day(sequences, split.train, zone=data.zone)
+    return _by_last_day(sequences, spec, vocabularies, split, data.zone)
+
+
+def days_before_last(data: DataSet) -> Part:
+    """Ask on the last day but one, of which as of the last nothing is known: what is chosen here, last days judge."""
+    last = last_days(data)
+    return _by_last_day(last.sequences, last.spec, last.vocabularies, last.split, last.zone)
+
+
+def _by_last_day(
+    sequences: Sequences, spec: FeatureSpec, vocabularies: dict[str, Vocabulary], split: Split, zone: str
+) -> Part:
+    """Ask every user on the last of their days, and leave those days out of what is known."""
+    days = next_day(sequences, split.train, zone=zone)
     last = np.unique(days.users[::-1], return_index=True)[1]  # a user's days are in order
     asked = days.take(len(days) - 1 - last)
     kept = np.ones(len(sequences.items), dtype=bool)
@@ -86,7 +99,7 @@ def last_days(data: DataSet) -> Part:
         kept[end : sequences.starts[user + 1]] = False
     starts = np.concatenate([[0], np.cumsum(kept)])[sequences.starts]
     told = replace(sequences, starts=starts, items=sequences.items[kept], times_us=sequences.times_us[kept])
-    return Part(told, spec, vocabularies, split, replace(asked, ends=starts[asked.users + 1]), data.zone)
+    return Part(told, spec, vocabularies, split, replace(asked, ends=starts[asked.users + 1]), zone)
 
 
 def _part(data: DataSet, train_until: date, asked_until: date) -> Part:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.peers.environment import interpreter_of
-from benchmarks.quality import learned, measure, protocol, rechub
+from benchmarks.quality import learned, measure, rechub
 from benchmarks.quality.chosen import BASES, RECHUB, setting_of
 from benchmarks.quality.learned import NETWORKS, Network, Setting
 from benchmarks.quality.lines import Lines
@@ -133,7 +133,7 @@ def planned(names: Iterable[str], systems: Iterable[str], *, epochs: int, first:
 @cache
 def part_of(data: str) -> Part:
     """Read a data set's validation part, once in a process."""
-    return protocol.validation(measure.present(data))
+    return measure.validation_part(data, measure.present(data))
 
 
 def outcome(trial: Trial) -> dict[str, float]:

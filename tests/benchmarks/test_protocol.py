@@ -31,6 +31,15 @@ def test_by_last_day_every_user_is_asked_once_and_that_day_is_not_trained_on(mad
     assert (part.sequences.items == 4).sum() == 0  # the item 14 was had on last days alone
 
 
+def test_what_last_days_judge_is_chosen_on_the_days_before_them(made: DataSet) -> None:
+    part = protocol.days_before_last(made)
+    asked = [part.sequences.user_ids[int(user)].as_py() for user in part.questions.users]
+    assert asked == [1]  # of 2 nothing is left before the 3rd
+    assert part.questions.ends.tolist() == [3]
+    assert set(part.questions.targets[0][part.questions.weights[0] > 0]) == {0, 3}  # the 11th: 10 and 13
+    assert np.diff(part.sequences.starts).tolist() == [3, 2, 1, 2]
+
+
 def test_lists_leave_out_what_the_user_had_for_new_alone(part: protocol.Part) -> None:
     found = protocol.lists_of(part, lambda asked: np.tile([6.0, 5, 4, 3, 2, 1], (len(asked), 1)), k=6)
     assert found["all"].tolist() == [[0, 1, 2, 3, 4, 5]] * 2
