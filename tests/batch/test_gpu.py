@@ -7,6 +7,7 @@ import pytest
 
 from artifacts.errors import DeviceError
 from batch.bound import pinned
+from batch.ivf import IndexOptions, train
 from batch.profile import choose_device, visible_gpus
 from batch.session import Session, open_session
 
@@ -78,3 +79,16 @@ def test_an_index_searched_on_a_gpu_finds_what_a_cpu_does():
     found = [index.search(queries, 20)[1] for index in (ivf, faiss.index_cpu_to_gpu(resources, 0, ivf))]
     same = [len(np.intersect1d(one, other)) for one, other in zip(*found, strict=True)]
     assert np.mean(same) >= 0.99 * 20
+
+
+@pytest.mark.parametrize("kind", ["Flat", "SQ8", "PQ"])
+@pytest.mark.parametrize("popular", [False, True])
+def test_an_index_is_built_there_twice_to_the_same_bytes(kind, popular):
+    """Every type comes back as it should be (:mod:`batch.copied` compares it), and a second one is equal."""
+    faiss = pytest.importorskip("faiss")
+    vectors = np.random.default_rng(4).standard_normal((12_000, 32), dtype=np.float32)
+    scaling = np.full(32, 0.5, np.float32) if popular else None
+    options = IndexOptions(type=kind, lists=64)
+    one, other = (train(vectors, options, threads=2, device="gpu", scaling=scaling) for _ in range(2))
+    assert one.ntotal == len(vectors)
+    np.testing.assert_array_equal(faiss.serialize_index(one), faiss.serialize_index(other))
