@@ -35,8 +35,9 @@ class BstConfig:
         profile_width: Of the embedding of each profile feature.
         mlp: Widths of the LeakyReLU layers between the blocks and the logit.
         dropout: Share that training drops from the output of attention and of the feed-forward part.
-        residual: Whether the logit starts from ``scale * retrieval_score + bias``, both learnt, where the spec has
-            that cross feature: an untrained ranker then leaves the order of retrieval as it is.
+        residual: Whether the logit starts from a sum of the cross features, with weights that are learnt, and the
+            layers add to it: the wide part of wide and deep (arXiv 1606.07792). Before training it is the retrieval
+            score alone, and an untrained ranker leaves the order of retrieval as it is.
         seed: Of the start weights.
     """
 
@@ -128,17 +129,18 @@ class Block(nn.Module):
 class Head(nn.Module):
     """What lies between the blocks and the logit: ``concat(profile, candidate, cross, F)``, LeakyReLU layers, a sum."""
 
-    def __init__(self, config: BstConfig, *, per_user: int, per_pair: int, retrieval: int | None) -> None:
+    def __init__(self, config: BstConfig, *, per_user: int, per_pair: int, cross: Sequence[str]) -> None:
         """Draw start weights from torch's generator as it is; :class:`Bst` seeds it.
 
         Args:
             config: Of the network.
             per_user: Width of what is known of a user alone, the profile.
-            per_pair: Width of what is known of a user and a candidate.
-            retrieval: Where the retrieval score, from which the logit starts, lies in ``cross``; None for a start at 0.
+            per_pair: Width of what is known of a user and a candidate, but for cross features.
+            cross: Names of the cross features.
         """
         super().__init__()
         # One layer in two parts, so that the user's is computed once, whatever the number of candidates.
+        per_pair += len(cross)
         whole = nn.Linear(per_user + per_pair, config.mlp[0])
         self.first_user = nn.Linear(per_user, config.mlp[0], bias=False) if per_user else None
         self.first = nn.Linear(per_pair, config.mlp[0])
@@ -150,10 +152,10 @@ class Head(nn.Module):
         deeper = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU()) for a, b in pairwise(config.mlp)]
         self.deeper = nn.Sequential(nn.LeakyReLU(), *deeper)
         self.last = nn.Linear(config.mlp[-1], 1)
-        self.retrieval, self.scale = retrieval, None
-        if retrieval is not None:
-            self.scale = nn.Parameter(torch.ones(()))
-            nn.init.zeros_(self.last.weight)  # the logit starts from the retrieval score and nothing else
+        self.wide = None
+        if config.residual and cross:
+            self.wide = nn.Parameter(torch.tensor([float(name == _RETRIEVAL) for name in cross]))
+            nn.init.zeros_(self.last.weight)  # the logit starts from the cross features and nothing else
             nn.init.zeros_(self.last.bias)
 
     def forward(self, profile: Sequence[Tensor], x_c: Tensor, cross: Sequence[Tensor], f: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ class Head(nn.Module):
         if self.first_user is not None:
             hidden = hidden + self.first_user(torch.cat(list(profile), dim=-1)).unsqueeze(1)
         logit: Tensor = self.last(self.deeper(hidden)).squeeze(-1)
-        return logit if self.scale is None else logit + self.scale * cross[0][..., self.retrieval]
+        return logit if self.wide is None else logit + (cross[0] * self.wide).sum(dim=-1)
 
 
 class Bst(nn.Module):
@@ -203,8 +205,8 @@ class Bst(nn.Module):
             self.head = Head(
                 config,
                 per_user=config.profile_width * len(profiles),
-                per_pair=config.width + len(cross) + config.width * rows,
-                retrieval=cross.index(_RETRIEVAL) if config.residual and _RETRIEVAL in cross else None,
+                per_pair=config.width + config.width * rows,
+                cross=cross,
             )
         gap_zero = torch.tensor(1 + sum(edge <= 0 for edge in spec.gap_edges))
         self.register_buffer("gap_zero", gap_zero, persistent=False)

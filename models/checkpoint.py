@@ -133,7 +133,8 @@ def build(checkpoint: Checkpoint) -> Mind | Bst:
         if expected.get(name) != found.get(name):
             raise CorruptError(
                 f"checkpoint's weights: {name} is {found.get(name, 'missing')}, "
-                f"but the network of its config has {expected.get(name, 'none')}; was the folder mixed from two?"
+                f"but the network of its config has {expected.get(name, 'none')}; it is of another version, or mixed "
+                "from two: fit it anew"
             )
     module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
     return module.eval()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from artifacts.errors import CorruptError
+from artifacts.errors import CorruptError, UsageError
 from artifacts.store import staged_file
 from models.backend import keras
 from models.checkpoint import Checkpoint
@@ -125,10 +125,19 @@ class Keeper(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no 
         self.curves: Curves = {name: list(values) for name, values in state.curves.items()} if state else {}
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Put everything back to where it was."""
+        """Put everything back to where it was.
+
+        Raises:
+            UsageError: If the state is of a network with other weights.
+        """
         state, self._state = self._state, None
         if state is None:
             return
+        if [array.shape for array in state.weights] != [tuple(weight.shape) for weight in self.model.weights]:
+            raise UsageError(
+                f"{self._course.state}: expected an unfinished fit of this network, found one of another version's; "
+                "remove it to begin anew"
+            )
         self.model.set_weights(state.weights)
         for variable, value in zip(self.model.optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)

@@ -297,31 +297,33 @@ def kept_lists(batches: Batches, most: int = KEPT_LISTS) -> dict[str, npt.NDArra
 
 
 def calibrate(bst: Bst, batches: Batches) -> None:
-    """Start the residual where retrieval alone predicts best: logistic regression of the labels on its score.
+    """Start the residual where cross features alone predict best: logistic regression of the labels on them.
 
-    Retrieval scores have a scale of their own. From a scale of 1, and a bias of 0 where one candidate in many comes
-    true, the first epochs would be spent on two numbers that Newton's method finds at once.
+    They have scales of their own, and one candidate in many comes true. From the retrieval score as it is, the first
+    epochs would be spent on a few numbers that Newton's method finds at once, and where lists are few the layers would
+    learn those by heart before the weights are right.
     """
-    head, place = bst.head, bst.head.retrieval
-    if head.scale is None or place is None:
+    head = bst.head
+    if head.wide is None:
         return
     parts = [batches[index] for index in range(len(batches))]
     kept = [weights > 0 for _, _, weights in parts]
     columns = (
-        [inputs["cross"][..., place][k] for (inputs, _, _), k in zip(parts, kept, strict=True)],
+        [inputs["cross"][k] for (inputs, _, _), k in zip(parts, kept, strict=True)],
         [labels[k] for (_, labels, _), k in zip(parts, kept, strict=True)],
         [weights[k] for (_, _, weights), k in zip(parts, kept, strict=True)],
     )
-    score, label, weight = (np.concatenate(column).astype(np.float64) for column in columns)
-    design = np.stack([score, np.ones_like(score)], axis=1)
-    solution = np.zeros(2)
+    cross, label, weight = (np.concatenate(column).astype(np.float64) for column in columns)
+    design = np.concatenate([cross, np.ones((len(cross), 1))], axis=1)
+    ridge = 1e-3 * np.eye(design.shape[1])
+    solution = np.zeros(design.shape[1])
     for _ in range(20):
         expected = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        curvature = design.T @ (design * (weight * expected * (1 - expected))[:, None]) + 1e-3 * np.eye(2)
-        solution += np.linalg.solve(curvature, design.T @ (weight * (label - expected)) - 1e-3 * solution)
+        curvature = design.T @ (design * (weight * expected * (1 - expected))[:, None]) + ridge
+        solution += np.linalg.solve(curvature, design.T @ (weight * (label - expected)) - ridge @ solution)
     with torch.no_grad():
-        head.scale.fill_(float(solution[0]))
-        head.last.bias.fill_(float(solution[1]))
+        head.wide.copy_(torch.from_numpy(solution[:-1]))
+        head.last.bias.fill_(float(solution[-1]))
 
 
 def event_counts(sequences: Sequences, split: Split) -> npt.NDArray[np.int64]:

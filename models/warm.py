@@ -25,7 +25,7 @@ def start_warm(module: Mind | Bst, start: Checkpoint, vocabularies: dict[str, Vo
     new ones get a row drawn from the seed (:func:`fresh_rows`). MIND's start logits follow from raw ids, and stay.
 
     Raises:
-        UsageError: If spec, config or the type of an id differ; the message names the first that does.
+        UsageError: If spec, config, names of weights or the type of an id differ; the message names the first.
     """
     require_same(module, start)
     spec = module.spec
@@ -69,7 +69,7 @@ def require_same(module: Mind | Bst, start: Checkpoint) -> None:
     """Refuse a checkpoint whose weights mean something else.
 
     Raises:
-        UsageError: If the kind, the spec or the config differ.
+        UsageError: If the kind, the spec, the config or the names of the weights differ.
     """
     kind = "mind" if isinstance(module, Mind) else "bst"
     told: dict[str, tuple[Any, Any]] = {"kind": (start.kind, kind)}
@@ -81,3 +81,7 @@ def require_same(module: Mind | Bst, start: Checkpoint) -> None:
             raise UsageError(
                 f"warm start: {name} is {before} in the checkpoint, but {now} here; make them equal, or fit anew"
             )
+    here = module.state_dict().keys()
+    if other := min(here ^ start.weights.keys(), default=None):
+        where = "in the network, but not in the checkpoint" if other in here else "in the checkpoint alone"
+        raise UsageError(f"warm start: the weight {other} is {where}, which is of another version; fit anew")

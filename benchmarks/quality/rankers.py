@@ -17,10 +17,10 @@ _DEVIATION = 0.03  # of embeddings at the start, as BST's
 class Pooled(nn.Module):
     """A ranker that makes one vector of the history, in place of BST's blocks.
 
-    ``nothing`` leaves the history out: wide and deep (arXiv 1606.07792), whose wide part is linear in the cross
-    features. ``mean`` is the same with the mean of the history beside the candidate. ``attention`` is DIN's (arXiv
-    1706.06978, section 4.3): the history's sum, each behaviour weighted by a small network that sees it, the candidate
-    and their product; the weights are not normalised.
+    ``nothing`` leaves the history out: wide and deep (arXiv 1606.07792), whose wide part, linear in the cross features,
+    BST's head has too. ``mean`` is the same with the mean of the history beside the candidate. ``attention`` is DIN's
+    (arXiv 1706.06978, section 4.3): the history's sum, each behaviour weighted by a small network that sees it, the
+    candidate and their product; the weights are not normalised.
     """
 
     def __init__(
@@ -43,13 +43,11 @@ class Pooled(nn.Module):
             )
             if pool == "attention":
                 self.weigh = nn.Sequential(nn.Linear(3 * config.width, 36), nn.PReLU(), nn.Linear(36, 1))
-            self.wide = nn.Linear(len(cross), 1, bias=False)
-            nn.init.zeros_(self.wide.weight)
             self.head = Head(
                 config,
                 per_user=config.profile_width * len(profiles),
-                per_pair=config.width * (1 if pool == "nothing" else 2) + len(cross),
-                retrieval=cross.index("retrieval_score") if "retrieval_score" in cross else None,
+                per_pair=config.width * (1 if pool == "nothing" else 2),
+                cross=cross,
             )
 
     def logits(self, *inputs: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ class Pooled(nn.Module):
         x_c = torch.cat([*look_up(self.item_tables, candidate), now], dim=-1)
         pooled = self.pooled(x, real, x_c)
         logits: Tensor = self.head(look_up(self.profile_tables, profile), x_c, cross, pooled)
-        return logits + self.wide(cross[0]).squeeze(-1)
+        return logits
 
     def pooled(self, x: Tensor, real: Tensor, x_c: Tensor) -> Tensor:
         """Make a vector [users, C, d or 0] of each history x [users, L, d] for each candidate x_c [users, C, d]."""

@@ -117,7 +117,7 @@ def slow_logit(bst: Bst, history: Array, profile: Array, candidate: Array, cross
     x = leaky(weight @ np.concatenate([*known, x_c, cross, *passed]) + w["head.first.bias"])
     for layer in range(1, len(config.mlp)):
         x = leaky(w[f"head.deeper.{layer}.0.weight"] @ x + w[f"head.deeper.{layer}.0.bias"])
-    start = w["head.scale"] * cross[spec.cross_features.index("retrieval_score")] if "head.scale" in w else 0.0
+    start = w["head.wide"] @ cross if "head.wide" in w else 0.0
     return float(w["head.last.weight"][0] @ x + w["head.last.bias"][0] + start)
 
 
@@ -156,8 +156,9 @@ def test_scores_follow_the_formulas(output: str, blocks: int) -> None:
         (replace(CONFIG, heads=12), FeatureSpec(("item_id",), history_length=LENGTH)),
         (replace(CONFIG, residual=True), SPEC),
         (replace(CONFIG, residual=True), replace(SPEC, cross_features=("popularity",), gap_edges=(60, 600))),
+        (replace(CONFIG, residual=True), replace(SPEC, cross_features=())),
     ],
-    ids=["one head and layer", "ids alone", "residual", "nothing to start from"],
+    ids=["one head and layer", "ids alone", "residual", "no retrieval score", "nothing to start from"],
 )
 def test_scores_follow_the_formulas_in_other_shapes(output: str, config: BstConfig, spec: FeatureSpec) -> None:
     """One head or as many as numbers, no profile, no cross features, a start from retrieval: still the formulas'."""

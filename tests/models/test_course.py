@@ -102,6 +102,21 @@ def test_the_state_of_another_fit_is_not_gone_on_with(fit, tmp_path, monkeypatch
     assert "nightrec: MIND: goes on after epoch 5 of 6\n" in capfd.readouterr().err
 
 
+def test_the_state_of_another_versions_network_is_refused(fit, tmp_path, monkeypatch):
+    """Weights of other shapes cannot be gone on with: one line names the file and says what to do."""
+    course = Course(state=tmp_path / "state.npz", asked="this")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_after(1, patch)
+        fit("bst", OPTIONS, course)
+    kept = load_state(course.state, "this")
+    save_state(course.state, replace(kept, weights=[array[..., None] for array in kept.weights]), "this")
+
+    with pytest.raises(
+        UsageError, match=r"^.*state\.npz: expected an unfinished fit of this network.*remove it[^\n]*$"
+    ):
+        fit("bst", OPTIONS, course)
+
+
 def test_a_state_comes_back_as_it_was_and_a_damaged_one_is_named(tmp_path):
     """Every number survives the disk; what is no state is refused with what to do."""
     path = tmp_path / "state.npz"

@@ -80,7 +80,7 @@ def test_a_network_begins_with_the_vectors_of_known_ids(network, spec, vocabular
 
 
 def test_what_differs_is_said_in_one_line(spec, vocabularies):
-    """Kind, spec, config and the type of an id: each by its name, with both values."""
+    """Kind, spec, config, a weight of one side alone and the type of an id: each by its name."""
     mind = Mind(MIND, spec, vocabularies)
 
     def start(network, config, told=spec):
@@ -94,6 +94,14 @@ def test_what_differs_is_said_in_one_line(spec, vocabularies):
     ):
         with pytest.raises(UsageError, match=f"^warm start: {said}; make them equal, or fit anew$"):
             start_warm(mind, other, vocabularies)
+    ranker, earlier = Bst(BST, spec, vocabularies), start(Bst, BST)
+    fewer = {name: array for name, array in earlier.weights.items() if name != "head.wide"}
+    for weights, said in (
+        (fewer, "head.wide is in the network, but not in the checkpoint"),
+        ({**earlier.weights, "head.scale": np.ones(())}, "head.scale is in the checkpoint alone"),
+    ):
+        with pytest.raises(UsageError, match=f"^warm start: the weight {said}, which is of another version; fit anew$"):
+            start_warm(ranker, replace(earlier, weights=weights), vocabularies)
     text = vocabularies | {"item_id": fit_vocabulary("item_id", pa.array(["a"]))}
     with pytest.raises(UsageError, match="warm start: item_id is int64 in the checkpoint, but string here; cast"):
         start_warm(Mind(MIND, spec, text), start(Mind, MIND), text)
