@@ -118,7 +118,8 @@ def _tuned(
 ) -> tuple[Index, dict[str, Any]]:
     """Build the index by *make*, or several if its type is open; gives it, and what ``index.json`` says of it."""
     with stage("search"):
-        halves = halves_of(empty.vectors, empty.queries(users.vectors), users.counts, k=options.recall_k)
+        queries = empty.queries(users.vectors)
+        halves = halves_of(empty.vectors, queries, users.counts, k=options.recall_k, threads=empty.threads)
         if options.type == AUTO:
             index, exact, said = choose_index(make, empty.vectors, halves, options)
         else:

@@ -38,16 +38,22 @@ def tune(index: Index, vectors: np.ndarray, counts: np.ndarray, options: IndexOp
     Returns:
         As :func:`measured`.
     """
-    halves = halves_of(index.vectors, vectors, counts, k=options.recall_k)
+    halves = halves_of(index.vectors, vectors, counts, k=options.recall_k, threads=index.threads)
     return measured(index, halves, choose_nprobe(index, halves[0], options.recall_target), options)
 
 
-def halves_of(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int) -> tuple[Sample, Sample]:
-    """Search exactly for the *k* best among *items* of every second user, who choose, and of the others, who report."""
+def halves_of(
+    items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0
+) -> tuple[Sample, Sample]:
+    """Search exactly for the *k* best among *items* of every second user, who choose, and of the others, who report.
+
+    The arguments are those of :func:`batch.recall.take_sample`.
+    """
     warm = counts[counts > 0]
     choosing = np.arange(len(warm)) % 2 == 0
     chooses, reports = (
-        take_sample(items, vectors[np.repeat(half, warm)], warm[half], k=k) for half in (choosing, ~choosing)
+        take_sample(items, vectors[np.repeat(half, warm)], warm[half], k=k, threads=threads)
+        for half in (choosing, ~choosing)
     )
     return chooses, reports
 

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import faiss
 import numpy as np
 
+from batch.machine import usable_cores
 from batch.retrieve import Index, inner_products_of, search
 from features.encode import NO_ITEM
 
 QUERIES_AT_ONCE = 256
-ITEMS_AT_ONCE = 1 << 18
-_BLOCKS = 1024
+_BLAS_FROM = 20  # queries; FAISS's own default, which searches of the index set otherwise
 _Z95 = 1.959964
 
 
@@ -39,7 +40,7 @@ class Recall:
     high: float
 
 
-def take_sample(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int) -> Sample:
+def take_sample(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0) -> Sample:
     """Search exactly for the *k* best of each interest among *items*, float32 [n, d].
 
     Args:
@@ -47,13 +48,10 @@ def take_sample(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k
         vectors: float32 [sum of counts, d], user after user.
         counts: int [users]; users without interests are left out.
         k: How many count as the best.
+        threads: Of FAISS; 0 takes all cores.
     """
     k = min(k, len(items))
-    parts = [
-        _kth_best(items, vectors[start : start + QUERIES_AT_ONCE], k)
-        for start in range(0, len(vectors), QUERIES_AT_ONCE)
-    ]
-    return Sample(vectors, counts[counts > 0], np.concatenate([np.empty(0, np.float32), *parts]), k)
+    return Sample(vectors, counts[counts > 0], _kth_best(items, vectors, k, threads or usable_cores()), k)
 
 
 def measure_recall(index: Index, sample: Sample, *, nprobe: int) -> Recall:
@@ -85,40 +83,13 @@ def _exact_scores(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> n
     return inner_products_of(queries, np.broadcast_to(np.arange(len(rows))[:, None], rows.shape), items, rows)
 
 
-def _kth_best(items: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Search exactly, a range of items at a time; gives the k-th greatest inner product of each query.
+def _kth_best(items: np.ndarray, queries: np.ndarray, k: int, threads: int) -> np.ndarray:
+    """Search exactly; gives the k-th greatest inner product of each query.
 
     BLAS says which items are the best, and these are computed again in the fixed order of ``inner_products_of``, so
     that an item that a search found compares as equal with itself.
     """
-    best_rows = np.empty((len(queries), 0), dtype=np.int64)
-    best_scores = np.empty((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(items), ITEMS_AT_ONCE):
-        scores = queries @ items[start : start + ITEMS_AT_ONCE].T
-        found = _top(scores, k)
-        best_rows = np.concatenate([best_rows, found + start], axis=1)
-        best_scores = np.concatenate([best_scores, np.take_along_axis(scores, found, axis=1)], axis=1)
-        kept = np.argpartition(-best_scores, min(k, best_scores.shape[1]) - 1, axis=1)[:, :k]
-        best_rows = np.take_along_axis(best_rows, kept, axis=1)
-        best_scores = np.take_along_axis(best_scores, kept, axis=1)
-    return np.asarray(_exact_scores(queries, items, best_rows).min(axis=1))
-
-
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Find places of the *k* greatest of each row, in any order.
-
-    Every one of them lies in one of the k blocks with the greatest maxima, so only these are sorted out: a maximum is
-    far cheaper than a partition. Element j belongs to block j mod B.
-    """
-    rows, width = scores.shape
-    depth = width // max(_BLOCKS, 4 * k)
-    if depth < 2:
-        return np.argpartition(-scores, min(k, width) - 1, axis=1)[:, :k]
-    blocks = width // depth
-    maxima = scores[:, : blocks * depth].reshape(rows, depth, blocks).max(axis=1)
-    chosen = np.argpartition(-maxima, k - 1, axis=1)[:, :k]
-    places = (chosen[:, None, :] + blocks * np.arange(depth)[:, None]).reshape(rows, -1)
-    rest = np.broadcast_to(np.arange(blocks * depth, width), (rows, width - blocks * depth))
-    places = np.concatenate([places, rest], axis=1)
-    kept = np.argpartition(-np.take_along_axis(scores, places, axis=1), k - 1, axis=1)[:, :k]
-    return np.take_along_axis(places, kept, axis=1)
+    faiss.omp_set_num_threads(threads)
+    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
+    _, rows = faiss.knn(queries, items, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return np.asarray(_exact_scores(queries, items, rows).min(axis=1))

@@ -24,7 +24,7 @@ from batch.index import _encode_sample, build_index
 from batch.interests import compute_interests
 from batch.items import embed_items
 from batch.ivf import IndexOptions, lists_for, train
-from batch.recall import _top, measure_recall, take_sample
+from batch.recall import measure_recall, take_sample
 from batch.retrieve import Index, search
 from batch.session import open_session
 
@@ -242,16 +242,16 @@ def test_items_with_equal_vectors_stand_for_each_other() -> None:
     assert measure_recall(index, sample, nprobe=1).mean == 1
 
 
-@pytest.mark.parametrize("width", [3, 1500, 8200, 9001])
-def test_exact_search_in_blocks_finds_the_best(width: int) -> None:
-    """The k greatest of each row are those of a full sort, for widths that do and do not fill the blocks."""
-    scores = np.random.default_rng(width).standard_normal((5, width)).astype(np.float32)
-    k = min(20, width)
+@pytest.mark.parametrize(("k", "rows"), [(1, 5000), (20, 5000), (120, 5000), (120, 50)])
+def test_exact_search_finds_the_kth_best(k: int, rows: int) -> None:
+    """It is that of a full sort in double precision, for few and many neighbours, and fewer items than asked for."""
+    items, queries = clustered(rows), clustered(70, seed=4)
 
-    found = _top(scores, k)
+    sample = take_sample(items, queries, np.ones(70, np.int64), k=k)
 
-    expected = np.sort(scores, axis=1)[:, ::-1][:, :k]
-    assert np.array_equal(np.sort(np.take_along_axis(scores, found, axis=1), axis=1)[:, ::-1], expected)
+    expected = np.sort(queries.astype(np.float64) @ items.T.astype(np.float64), axis=1)[:, -min(k, rows)]
+    np.testing.assert_allclose(sample.least, expected, rtol=1e-5, atol=1e-6)
+    assert sample.k == min(k, rows)
 
 
 def test_a_repeated_item_id_is_named(prepared: Run, user_bundle: Bundle, tiny: ModuleType) -> None:
