@@ -42,7 +42,8 @@ def run_loop(trainer: Any, train: Batches, valid: Batches, options: FitOptions, 
     boards = [Board(course.board)] if course.board else []
     if state and options.verbose:
         sys.stderr.write(f"nightrec: {network}: goes on after epoch {state.epochs} of {options.epochs}\n")
-    stops = [keras.callbacks.TerminateOnNaN(), *([stopper] if stopper else [])]
+    averages = [Averages(resumed=state is not None)] if options.ema_momentum else []
+    stops = [keras.callbacks.TerminateOnNaN(), *averages, *([stopper] if stopper else [])]
     with redirect_stdout(sys.stderr):  # Keras's bar; standard output is for what a command answers
         trainer.fit(
             train,
@@ -56,15 +57,25 @@ def run_loop(trainer: Any, train: Batches, valid: Batches, options: FitOptions, 
     return _about(keeper.curves, train.examples, options)
 
 
+class Averages(keras.callbacks.SwapEMAWeights):  # type: ignore[misc]  # keras ships no types
+    """Puts the running average of the weights in their place between epochs: for validation, stopping and the state."""
+
+    def __init__(self, *, resumed: bool) -> None:
+        """Begin with the network's own weights, or, if *resumed*, with the averages that a state holds there."""
+        super().__init__(swap_on_epoch=True)
+        self._ema_weights_in_model = resumed
+
+
 def optimizer_of(options: FitOptions) -> Any:
-    """Make Keras's optimizer, with its clipping of gradients where that is asked for."""
+    """Make Keras's optimizer, with its clipping of gradients and its average of weights where that is asked for."""
     optimizers = {
         "adam": keras.optimizers.Adam,
         # Keras starts from 0.1, beside which the squares of small gradients vanish: that is plain gradient descent.
         "adagrad": partial(keras.optimizers.Adagrad, initial_accumulator_value=1e-6),
     }
     clips = {name: getattr(options, name) or None for name in ("clipnorm", "global_clipnorm", "clipvalue")}
-    return optimizers[options.optimizer](learning_rate=options.learning_rate, **clips)
+    average = {"use_ema": True, "ema_momentum": options.ema_momentum} if options.ema_momentum else {}
+    return optimizers[options.optimizer](learning_rate=options.learning_rate, **clips, **average)
 
 
 def _about(curves: dict[str, list[float]], examples: int, options: FitOptions) -> dict[str, Any]:

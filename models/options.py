@@ -22,6 +22,9 @@ class FitOptions:
         clipnorm: The longest gradient of each weight by itself, as Keras's optimizers have it; 0 clips none.
         global_clipnorm: The longest gradient of all weights together; 0 clips none.
         clipvalue: The greatest entry of a gradient; 0 clips none. One of the three, not two.
+        ema_momentum: Of the running average of all weights that is validated and kept in place of the last ones, as
+            Keras's optimizers have it: 0.99 is of about the last 100 steps, so it takes a fit of several times as many.
+            0 keeps no average.
         asks: What one example is (MIND): a user's ``"day"``, asked in its morning as a night asks, with up to *targets*
             of its different items, others every epoch; or so many ``"events"`` one after the other, asked just before
             the first of them.
@@ -52,6 +55,7 @@ class FitOptions:
     clipnorm: float = 0.0
     global_clipnorm: float = 0.0
     clipvalue: float = 0.0
+    ema_momentum: float = 0.0
     asks: Literal["day", "events"] = "events"
     targets: int = 4
     half_life_days: float = 90.0
@@ -86,6 +90,8 @@ class FitOptions:
         for name in ("stale_rate", "unknown_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"train.{name}: expected a share from 0 to 1, found {getattr(self, name)}")
+        if not 0 <= self.ema_momentum < 1:
+            raise UsageError(f"train.ema_momentum: expected a share from 0 to below 1, found {self.ema_momentum}")
         if len(asked := [name for name in _CLIPS if getattr(self, name)]) > 1:
             raise UsageError(f"train.{asked[0]}: expected one kind of clipping, found {' and '.join(asked)}")
 

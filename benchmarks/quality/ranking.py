@@ -19,6 +19,7 @@ from models.candidates import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, dra
 from models.evaluate import RankingQuality, ranking_quality
 from models.examples import EventIndex, Examples, Window, next_day
 from models.fit import FitOptions, calibrate, forget_untrained
+from models.loop import optimizer_of
 from models.trainers import Batch, Batches, BstTrainer, Epoch, reproducible
 
 Ranker = Bst | Pooled
@@ -166,7 +167,7 @@ def fit(
         network = RANKERS[system](setting.config, spec, part.vocabularies)
         calibrate(network, train)
         trainer = BstTrainer(network, input_names(Role.RANKER, spec), unknown_rate=options.unknown_rate)
-        trainer.compile(optimizer=keras.optimizers.Adam(learning_rate=options.learning_rate))
+        trainer.compile(optimizer=optimizer_of(options))
         shown = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: watch(epoch + 1, network))]
         trainer.fit(train, epochs=options.epochs, shuffle=False, verbose=0, callbacks=shown if watch else [])
     forget_untrained(network, part.sequences, part.split)

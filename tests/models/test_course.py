@@ -66,6 +66,7 @@ def same(one, other):
     [
         ("mind", {}),
         ("bst", {"optimizer": "adagrad"}),  # dropout draws from torch's generator
+        ("bst", {"ema_momentum": 0.9}),
         ("mind", {"patience": 0, "learning_rate": 0.3}),  # stops early: killed in the epoch after which it stops
     ],
 )

@@ -1,4 +1,4 @@
-"""What the loop is told by options: clipping of gradients, and what a positive weighs."""
+"""What the loop is told by options: clipping of gradients, an average of weights, and what a positive weighs."""
 
 from dataclasses import replace
 from datetime import date
@@ -11,10 +11,11 @@ from artifacts.errors import UsageError
 from models.backend import keras
 from models.candidates import POSITIVE, Night
 from models.checkpoint import build
+from models.course import NO_COURSE
 from models.examples import split_by_time
-from models.fit import FitOptions, bst_batches, fit_mind
-from models.loop import optimizer_of
-from models.mind import MindConfig
+from models.fit import FitOptions, bst_batches, fit_mind, mind_batches, mind_trainer
+from models.loop import optimizer_of, run_loop
+from models.mind import Mind, MindConfig
 
 OPTIONS = FitOptions(epochs=1, batch=32, targets=2, verbose=False)
 
@@ -59,3 +60,32 @@ def test_a_positive_weighs_what_is_asked_for_in_training_alone(sequences, spec, 
         _, labels, weights = bst_batches(sequences, split, **how, options=options, training=training)[0]
         assert set(weights[(labels == POSITIVE) & (weights > 0)].tolist()) == {expected}
         assert set(weights[(labels != POSITIVE) & (weights > 0)].tolist()) == {1.0}
+
+
+def test_an_average_of_the_weights_is_validated_and_kept(sequences, spec, vocabularies) -> None:
+    """Half of what it was and half of the weights after each step, from the first step's on; not the last weights."""
+    split = split_by_time(train_until=date(1970, 1, 15), validate_until=date(1970, 1, 20), zone="UTC")
+    mind = Mind(MindConfig(width=8, interests=2, hidden=(8,), start_rows=16, unknown_rate=0.0), spec, vocabularies)
+    options = replace(OPTIONS, ema_momentum=0.5, learning_rate=0.05)
+    trainer = mind_trainer(mind, sequences, split, options)
+    train, valid = (
+        mind_batches(sequences, split, spec=spec, options=options, training=training) for training in (True, False)
+    )
+    steps, step = [], trainer.train_step
+
+    def noted(data: object) -> object:
+        logs = step(data)
+        steps.append([parameter.detach().clone() for parameter in mind.parameters()])
+        return logs
+
+    trainer.train_step = noted
+    about = run_loop(trainer, train, valid, options, NO_COURSE)
+
+    assert len(steps) > 3
+    average = steps[0]
+    for weights in steps[1:]:
+        average = [(one + other) / 2 for one, other in zip(average, weights, strict=True)]
+    for kept, expected, last in zip(mind.parameters(), average, steps[-1], strict=True):
+        torch.testing.assert_close(kept.detach(), expected)
+        assert not torch.allclose(kept, last)
+    assert trainer.evaluate(valid, verbose=0, return_dict=True)["loss"] == pytest.approx(about["val_loss"], rel=1e-5)
