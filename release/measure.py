@@ -17,6 +17,7 @@ Counts = npt.NDArray[np.int64]
 UNKNOWN_ROW = 1  # of every vocabulary; part of the bundle's contract
 QUARTER = 21_600  # seconds of a quarter of a day: a shift by one hour moves a sixth of what lies in it
 RECENT_QUARTERS = 28 * 4
+_WORDS = 1 << 32
 _VECTOR_ROWS = 8192  # users or items whose vectors are looked at together
 
 
@@ -122,6 +123,8 @@ def _count_block(
 
     codes = pc.dictionary_encode(block["item_id"].combine_chunks())
     pairs = ordinal * len(codes.dictionary) + codes.indices.to_numpy()
+    if len(starts) * len(codes.dictionary) <= _WORDS:
+        pairs = pairs.astype(np.uint32)  # sorted twice as fast
     in_order = np.sort(pairs)  # a sixth of what np.unique takes
     total.repeated += int(np.count_nonzero(in_order[1:] == in_order[:-1]))
     place = pc.fill_null(pc.index_in(codes.dictionary, value_set=items), -1).to_numpy()[codes.indices.to_numpy()]

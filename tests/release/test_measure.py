@@ -92,6 +92,18 @@ ids_of = {
 }
 
 
+@pytest.mark.parametrize("most", [0, 1 << 32])
+def test_repeats_are_counted_in_words_of_either_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A block of more users and items than fit into 32 bits is counted as every other."""
+    monkeypatch.setattr("release.measure._WORDS", most)
+    items = (11, 12, 11, 14, 12)
+    rows = [(user, item, rank, 0, 0.5, 0.5, 0) for user in (3, 5, 9) for rank, item in enumerate(items, 1)]
+    path = write(tmp_path / "scores.arrow", schemas.scores(pa.int64(), pa.int64()), rows)
+    assert measure_scores([path], pa.array([11, 12, 14]), np.ones(3, bool), EDGES).repeated == 6
+
+
 @pytest.mark.parametrize("kind", ids_of, ids=str)
 @LAWS
 @given(data=st.data())
