@@ -235,7 +235,7 @@ def nights() -> dict[str, Any]:
             config.write_text("\n".join(lines) + "\n")
             steps = whole.night(config)
             key = f"{'ranked' if ranked else 'retrieved'}_{device}"
-            found[key] = {"users": users} | {step: round(seconds, 2) for step, (seconds, _) in steps.items()}
+            found[key] = {"users": users} | {step: round(seconds, 2) for step, seconds in steps.items()}
             shutil.rmtree(folder)
     return found
 
