@@ -244,6 +244,17 @@ def test_equal_items_attend_to_each_other_from_the_start() -> None:
     assert not torch.equal(block.query.weight, block.value.weight)
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_what_the_blocks_pass_on_starts_as_small_as_an_embedding(blocks: int) -> None:
+    """The head is told rows of a history no louder than the candidate beside them, however many blocks there are."""
+    bst, inputs = Bst(replace(CONFIG, blocks=blocks), SPEC, VOCABULARIES).eval(), make_inputs(LENGTHS)
+    told = []
+    bst.head.first.register_forward_pre_hook(lambda _, arrays: told.append(arrays[0]))
+    bst.logits(*inputs)
+    passed = told[0][..., -CONFIG.width :]
+    assert passed.std().item() == pytest.approx(bst.deviation, rel=0.1)
+
+
 def test_dropout_is_for_training_alone() -> None:
     """Scores repeat in evaluation and vary in training."""
     bst, inputs = build(), make_inputs(LENGTHS)
