@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
-from benchmarks.quality.learned import Setting
+from benchmarks.quality.learned import NETWORKS, Setting
+from benchmarks.quality.levers import BEGUN, LEVERS, RECHUB_LEVERS
 from benchmarks.quality.ranking import RankSetting
 from benchmarks.quality.rechub import RechubSetting
 from models.bst import BstConfig
@@ -16,6 +16,8 @@ FITTED = FitOptions(batch=128, targets=12, half_life_days=60.0)
 SHOP = Setting(UNIT, FITTED, popular_weight=1.0)
 GROCER = replace(SHOP, last_days=90, options=replace(FITTED, draws=1024))
 FILMS = replace(SHOP, config=replace(UNIT, power=1.0), popular_days=30, options=replace(FITTED, batch=64))
+RECHUB_NAME = "torch_rechub"
+SYSTEMS = (*NETWORKS, RECHUB_NAME)
 
 
 def setting_of(base: Setting, system: str, epochs: int) -> Setting:
@@ -24,23 +26,51 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
     return replace(base, config=replace(base.config, interests=interests), options=replace(base.options, epochs=epochs))
 
 
-EPOCHS = {
-    "ml100k": {"mind": 8, "mind_one": 8, "two_tower": 6},
-    "ml100k_last_day": {"mind": 8, "mind_one": 8, "two_tower": 6},
-    "complete_journey": {"mind": 4, "mind_one": 4, "two_tower": 4},
-    "online_retail": {"mind": 3, "mind_one": 4, "two_tower": 4},
-}
 BASES = {"ml100k": FILMS, "ml100k_last_day": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
-FOUND: dict[str, dict[str, dict[str, Any]]] = {  # where a system was better off with another setting than MIND
-    "ml100k": {"mind_one": {"popular_days": 7}, "two_tower": {"popular_from": "asked"}},
-    "ml100k_last_day": {"mind_one": {"popular_days": 7}, "two_tower": {"popular_from": "asked"}},
+RECHUB_BASES = {
+    "ml100k": RechubSetting(),
+    "ml100k_last_day": RechubSetting(),
+    "complete_journey": RechubSetting(epochs=3, last_days=GROCER.last_days),  # a minute each
+    "online_retail": RechubSetting(),
+}
+CHOSEN: dict[str, dict[str, tuple[str, int]]] = {  # which lever, and how many epochs
+    "ml100k": {
+        "mind": (BEGUN, 8),
+        "mind_one": ("popularity of 7 days", 8),
+        "two_tower": ("popularity when asked alone", 6),
+        RECHUB_NAME: (BEGUN, 5),
+    },
+    "ml100k_last_day": {
+        "mind": ("inner product", 2),
+        "mind_one": ("inner product", 2),
+        "two_tower": ("inner product", 3),
+        RECHUB_NAME: (BEGUN, 5),
+    },
+    "complete_journey": {
+        "mind": (BEGUN, 4),
+        "mind_one": (BEGUN, 4),
+        "two_tower": (BEGUN, 4),
+        RECHUB_NAME: (BEGUN, 3),
+    },
+    "online_retail": {
+        "mind": (BEGUN, 3),
+        "mind_one": (BEGUN, 4),
+        "two_tower": (BEGUN, 4),
+        RECHUB_NAME: (BEGUN, 5),
+    },
 }
 RETRIEVAL = {
     data: {
-        system: replace(setting_of(BASES[data], system, epochs), **FOUND.get(data, {}).get(system, {}))
-        for system, epochs in systems.items()
+        system: LEVERS[lever](setting_of(BASES[data], system, epochs))
+        for system, (lever, epochs) in found.items()
+        if system != RECHUB_NAME
     }
-    for data, systems in EPOCHS.items()
+    for data, found in CHOSEN.items()
+}
+RECHUB = {
+    data: RECHUB_LEVERS[lever](replace(RECHUB_BASES[data], epochs=epochs))
+    for data, found in CHOSEN.items()
+    for lever, epochs in [found[RECHUB_NAME]]
 }
 LISTS = FitOptions(epochs=6, batch=32, learning_rate=0.001, targets=5, ratio=4)
 FEW_LISTS = replace(LISTS, epochs=20, batch=16)  # MovieLens has 117 of them
@@ -53,10 +83,4 @@ RANKING = {
     },
     "complete_journey": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
     "online_retail": {"all": RankSetting(NETWORK, LISTS), "new": RankSetting(NETWORK, NEW_LISTS)},
-}
-RECHUB = {
-    "ml100k": RechubSetting(),
-    "ml100k_last_day": RechubSetting(),
-    "complete_journey": RechubSetting(epochs=3, last_days=GROCER.last_days),  # a minute each
-    "online_retail": RechubSetting(),
 }

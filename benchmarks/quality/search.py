@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,56 +23,15 @@ import torch
 
 from benchmarks.peers.environment import interpreter_of
 from benchmarks.quality import learned, measure, rechub
-from benchmarks.quality.chosen import BASES, RECHUB, setting_of
-from benchmarks.quality.learned import NETWORKS, Network, Setting
+from benchmarks.quality.chosen import BASES, RECHUB_BASES, RECHUB_NAME, SYSTEMS, setting_of
+from benchmarks.quality.learned import Network, Setting
+from benchmarks.quality.levers import BEGUN, LEVERS, RECHUB_LEVERS
 from benchmarks.quality.lines import Lines
 from benchmarks.quality.protocol import Part
 from benchmarks.quality.rechub import RechubSetting
 
 OUT = Path("benchmarks/quality/searched.json")
-BEGUN = "where the search began"
-RECHUB_NAME = "torch_rechub"
-SYSTEMS = (*NETWORKS, RECHUB_NAME)
 KEPT = ("new.hr@50", "all.hr@50")
-
-
-def fitted(setting: Setting, **changed: Any) -> Setting:
-    """Change how a setting is fitted."""
-    return replace(setting, options=replace(setting.options, **changed))
-
-
-def built(setting: Setting, **changed: Any) -> Setting:
-    """Change what a setting's network is made of."""
-    return replace(setting, config=replace(setting.config, **changed))
-
-
-# What may matter most comes first: a search that is cut off has tried that.
-LEVERS: dict[str, Callable[[Setting], Setting]] = {
-    BEGUN: lambda setting: setting,
-    "learning rate 0.01": lambda setting: fitted(setting, learning_rate=0.01),
-    "learning rate 0.001": lambda setting: fitted(setting, learning_rate=0.001),
-    "no half-life": lambda setting: fitted(setting, half_life_days=0.0),
-    "popularity of 7 days": lambda setting: replace(setting, popular_days=7),
-    "popularity of 30 days": lambda setting: replace(setting, popular_days=30),
-    "popularity when asked alone": lambda setting: replace(setting, popular_from="asked"),
-    "temperature 1/5": lambda setting: built(setting, temperature=0.2),
-    "4 targets": lambda setting: fitted(setting, targets=4),
-    "ids alone": lambda setting: replace(setting, features=False),
-    "no popularity": lambda setting: replace(setting, popular_weight=0.0),
-    "width 32": lambda setting: built(setting, width=32),
-    "inner product": lambda setting: built(setting, normalise=False),
-    "questions by day": lambda setting: replace(setting, asks="day"),
-    "questions by event": lambda setting: replace(setting, asks="events"),
-}
-RECHUB_LEVERS: dict[str, Callable[[RechubSetting], RechubSetting]] = {
-    BEGUN: lambda setting: setting,
-    "12 targets": lambda setting: replace(setting, targets=12),
-    **{
-        f"learning rate {rate}, {negatives} negatives": partial(replace, learning_rate=rate, negatives=negatives)
-        for negatives in (80, 20, 5)
-        for rate in (0.001, 0.003, 0.01, 0.0003)
-    },
-}
 
 
 def tried(part: Part, system: str, setting: Setting, lines: Lines) -> list[dict[str, float]]:
@@ -101,7 +60,7 @@ def tried_rechub(part: Part, system: str, setting: RechubSetting, lines: Lines) 
 def trials(data: str, system: str, epochs: int) -> dict[str, Any]:
     """Name the settings that are tried for a system: the base, and each lever that changes it."""
     if system == RECHUB_NAME:
-        base: Any = replace(RECHUB[data], epochs=epochs)
+        base: Any = replace(RECHUB_BASES[data], epochs=epochs)
         levers: dict[str, Callable[[Any], Any]] = dict(RECHUB_LEVERS)
     else:
         base, levers = setting_of(BASES[data], system, epochs), dict(LEVERS)

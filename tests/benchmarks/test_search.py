@@ -52,3 +52,12 @@ def test_the_file_of_a_search_is_the_same_whatever_comes_first(tmp_path: Path) -
     assert list(found["ml100k"]) == ["mind", "torch_rechub"]
     assert list(found["ml100k"]["mind"]) == list(search.trials("ml100k", "mind", 4))[:3]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backwards.json", "forwards.json"]
+
+
+def test_every_system_is_measured_with_what_the_search_found_best() -> None:
+    found = json.loads(search.OUT.read_text())
+    assert set(found) <= set(chosen.CHOSEN)
+    for data, systems in found.items():
+        for system, trials in systems.items():
+            best = max(trials, key=lambda lever: trials[lever]["new.hr@50"] + trials[lever]["all.hr@50"])
+            assert chosen.CHOSEN[data][system] == (best, trials[best]["epoch"]), (data, system)
