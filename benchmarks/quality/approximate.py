@@ -9,7 +9,7 @@ from artifacts.bundle import Role, input_names
 from batch.indexed import appended
 from batch.ivf import IndexOptions, popularity_scale, train
 from batch.merge import Lists
-from batch.nprobe import tune
+from batch.nprobe import choose_nprobe, halves_of
 from batch.retrieve import Index, retrieve
 from benchmarks.quality.learned import Network, Setting
 from benchmarks.quality.protocol import Part
@@ -19,6 +19,7 @@ from models import protocol
 from models.candidates import item_vectors, user_interests
 from models.examples import EventIndex, Examples
 
+TARGETS = {"ivf": IndexOptions().recall_target, "ivf_98": 0.98}
 METRICS = ("all.hr@50", "all.hr@100", "new.hr@50", "new.hr@100")
 Floats = npt.NDArray[np.float32]
 
@@ -33,7 +34,7 @@ def interests_of(part: Part, network: Network, questions: Examples) -> tuple[Flo
 
 
 def index_of(part: Part, network: Network, setting: Setting) -> Index:
-    """Index the eligible items on the night before the part's first day: popularity behind the vectors, tuned."""
+    """Index the eligible items on the night before the part's first day: popularity behind the vectors, not tuned."""
     items = np.flatnonzero(part.sequences.catalogue["eligible"].to_numpy()).astype(np.int32)
     vectors = item_vectors(network, item_features(part.sequences.catalogue, network.spec)).numpy()
     width, append = vectors.shape[1], appended(vectors.shape[1], setting.popular_weight)
@@ -43,12 +44,19 @@ def index_of(part: Part, network: Network, setting: Setting) -> Index:
         events = EventIndex(part.sequences, zone=part.zone, until_us=int(np.iinfo(np.int64).max))
         counts = events.popularity(np.array([part.cut_us]), items[None].astype(np.int64), setting.popular_days)
         indexed[:, width] = np.log1p(counts[0])
-    interests, counts = interests_of(part, network, part.questions)
+    interests, _ = interests_of(part, network, part.questions)
     options = IndexOptions(popularity_weight=setting.popular_weight)
     scale = popularity_scale(interests, setting.popular_weight)
     scaling = np.where(np.arange(indexed.shape[1]) == width, scale, 1) if scale else None
-    index = Index(train(indexed, options, threads=1, scaling=scaling), items, indexed, 1, 1, append=append)
-    return replace(index, nprobe=tune(index, index.queries(interests), counts, options)["nprobe"])
+    return Index(train(indexed, options, threads=1, scaling=scaling), items, indexed, 1, 1, append=append)
+
+
+def nprobes(part: Part, network: Network, index: Index) -> dict[str, int]:
+    """Choose nprobe as a night does, on every second user, for each of ``TARGETS``; all lists for ``exact``."""
+    interests, counts = interests_of(part, network, part.questions)
+    chooses, _ = halves_of(index.vectors, index.queries(interests), counts, k=IndexOptions().recall_k)
+    chosen = {name: choose_nprobe(index, chooses, target).nprobe for name, target in TARGETS.items()}
+    return {"exact": index.ivf.nlist, **chosen}
 
 
 def lists_of(part: Part, network: Network, index: Index, *, nprobe: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -68,14 +76,14 @@ def lists_of(part: Part, network: Network, index: Index, *, nprobe: int) -> dict
 
 
 def measured(part: Part, network: Network, setting: Setting) -> dict[str, dict[str, float]]:
-    """Measure HitRate by exact search and by the index, and which share of the lists it looks into.
+    """Measure HitRate by exact search and by the index at each of its targets, and which share of the lists it sees.
 
     All questions are asked with the popularity of one night, that before the part's first day, since there is one
     index: so the figures are below those of retrieval.
     """
     index = index_of(part, network, setting)
     rows = {}
-    for name, nprobe in (("exact", index.ivf.nlist), ("ivf", index.nprobe)):
+    for name, nprobe in nprobes(part, network, index).items():
         found = protocol.judge(part.asked, lists_of(part, network, index, nprobe=nprobe))
         rows[name] = {metric: found[metric] for metric in METRICS} | {"lists": nprobe / index.ivf.nlist}
     return rows

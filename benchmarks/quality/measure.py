@@ -154,8 +154,8 @@ def seed_of(job: Job) -> Figures:
             found |= cold_items(part, mind, setting, lines, seed=seed)
         if job.measures("index"):
             found["index"] = approximate.measured(part, mind, setting)
-            lines.tell("exact search", found["index"]["exact"])
-            lines.tell("the index", found["index"]["ivf"])
+            for how, row in found["index"].items():
+                lines.tell(f"index, {how}", row)
     lines.finish()
     return found
 
