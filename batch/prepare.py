@@ -1,8 +1,8 @@
 """The step ``prepare``: raw tables become a run, whole or not at all, named by its content."""
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from artifacts.errors import RefusedError, UsageError
 from artifacts.layout import ReplayLayout, RootLayout, RunLayout
 from artifacts.run import FORMAT, Run, StepResult, run_key_of
 from artifacts.store import exclusive
-from artifacts.tables import read_sidecar, writing_table
-from batch.carried import Terms, Write, finding_carried, leave, take_inventory, what_was_left
+from artifacts.tables import TableWriter, read_sidecar, writing_table
+from batch.carried import Terms, finding_carried, leave, take_inventory, what_was_left
+from batch.memory import give_back_what_is_freed
 from batch.place import find_prepared, prepared_tables, settle, staging
 from batch.profile import resolve_profile
 from batch.shards import Progress, untold
@@ -110,6 +111,7 @@ def prepare(root: Path, request: PrepareRequest, *, progress: Progress = untold)
         NotReadyError: If the day's input is not there yet.
         InputError: If an input is wrong; the message names the file and the column.
     """
+    give_back_what_is_freed()
     forget_stages()
     bundles = _read_bundles(request)
     require_same_popularity(bundles, request.semantic.get("retrieve", {}).get("popularity_weight", 0.0))
@@ -260,7 +262,8 @@ def _write_tables(
         ):
             write(path, [table], table.schema)
         advance = stack.enter_context(progress("writing", histories.counts["users"]))
-        _write_users(layout, request.shards, histories, sample.schema, write, advance)
+        with histories.scanning():
+            _write_users(layout, request.shards, histories, sample.schema, said, advance)
         read = histories.read if request.inputs.behaviours == "interactions" else None
         if read:
             leave(layout, histories, sample.schema.field("user_id").type, write)
@@ -272,21 +275,33 @@ def _write_users(
     shards: int,
     histories: Histories,
     schema: pa.Schema,
-    write: Write,
+    said: Mapping[str, str],
     advance: Callable[[int], None],
 ) -> None:
+    """Write both tables of every user, in one pass over what they did."""
     user_type = schema.field("user_id").type
     for shard in range(shards):
-        write(layout.histories(shard, shards), _counted(each("read", histories.histories(shard)), advance), schema)
-        write(layout.seen(shard, shards), each("read", histories.seen(shard)), schemas.seen(user_type))
+        with (
+            stage("write"),
+            _writing(said, layout.histories(shard, shards), schema) as told,
+            _writing(said, layout.seen(shard, shards), schemas.seen(user_type)) as had,
+        ):
+            for history, seen in each("read", histories.users(shard)):
+                told.write(history)
+                had.write(seen)
+                advance(history.num_rows)
 
 
 def _write_table(
     said: Mapping[str, str], path: Path, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema
 ) -> None:
-    with stage("write"), writing_table(path, schema, metadata=said, inputs=document_digest(said)) as writer:
+    with stage("write"), _writing(said, path, schema) as writer:
         for batch in batches:
             writer.write(batch)
+
+
+def _writing(said: Mapping[str, str], path: Path, schema: pa.Schema) -> AbstractContextManager[TableWriter]:
+    return writing_table(path, schema, metadata=said, inputs=document_digest(said))
 
 
 def _cut(request: PrepareRequest) -> Cut:
@@ -297,12 +312,6 @@ def _cut(request: PrepareRequest) -> Cut:
         popular_days=request.popular_days,
         sample_users=request.sample_users,
     )
-
-
-def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield batch
-        advance(batch.num_rows)
 
 
 def _digest_of(bundles: Sequence[Bundle], feature: str) -> str:

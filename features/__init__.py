@@ -2,5 +2,5 @@
 
 Read in this order: ``types``, ``hashing``, ``vocabulary``, ``encode``, ``cross``; the input tables: ``inputs``,
 ``times``, ``day``, ``weights``, ``events``; what is made of them: ``catalogue``, ``streams``, ``carried``,
-``ordered``, ``histories``, ``sequences``.
+``database``, ``ordered``, ``mapped``, ``histories``, ``sequences``.
 """

@@ -1,7 +1,7 @@
 """Histories: what the models are told about each user, and all that each has had, shard by shard."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -83,17 +83,19 @@ class Histories:
     _sample_users: int
     _began_us: int  # start of the data date
 
-    def histories(self, shard: int) -> Iterator[pa.RecordBatch]:
-        """Stream the users of *shard*, ascending by id, as ``schemas.histories``."""
+    def users(self, shard: int) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+        """Stream the users of *shard*, ascending by id, as ``schemas.histories`` and, row by row, ``schemas.seen``."""
         for users, behaviours in self._chunks(shard):
-            yield self._history_batch(users, behaviours, self._ordered.now_us)
+            ids, now_us = users.column("user_id"), self._ordered.now_us
+            seen = [ids, *seen_lists(behaviours, now_us=now_us)]
+            yield (
+                self._history_batch(users, behaviours, now_us),
+                pa.RecordBatch.from_arrays(seen, schema=schemas.seen(ids.type)),
+            )
 
-    def seen(self, shard: int) -> Iterator[pa.RecordBatch]:
-        """Stream what the users of *shard* have had, ascending by id, as ``schemas.seen``; row by row as histories."""
-        for users, behaviours in self._chunks(shard):
-            ids = users.column("user_id")
-            items, times, last_gap = seen_lists(behaviours, now_us=self._ordered.now_us)
-            yield pa.RecordBatch.from_arrays([ids, items, times, last_gap], schema=schemas.seen(ids.type))
+    def scanning(self) -> AbstractContextManager[None]:
+        """Hold less while nothing is asked for but :meth:`users`."""
+        return self._ordered.scanning()
 
     def sample(self) -> pa.Table:
         """Give the users with behaviours whose hashes are smallest, ascending by id, as ``schemas.histories``."""

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,6 +19,7 @@ from artifacts.bundle import FeatureSpec
 from artifacts.errors import InputError, NightrecError
 from features.carried import Carried, WhatWasRead, carry_on
 from features.catalogue import read_excluded, require_columns
+from features.database import converting_errors, holding
 from features.day import data_day
 from features.events import event_schema, read_events
 from features.hashing import QUIET, hash_sql
@@ -86,12 +87,18 @@ class Ordered:
         with converting_errors():
             return self.connection.sql(sql).to_arrow_table()
 
+    def scanning(self) -> AbstractContextManager[None]:
+        """Hold less within the block, in which tables are read in their order alone."""
+        return holding(self.connection, _SCANNED)
+
     def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Stream a result in batches of about *rows*, over a connection of its own."""
         with converting_errors(), self.connection.cursor() as cursor:
             yield from _fetched(cursor, sql, rows)
 
 
+_TOLD = 3 / 4  # of its limit: it holds up to a third more than it is told
+_SCANNED = 1 / 3  # of that is enough where tables are read in their order
 _CHUNK_USERS, _CHUNK_EVENTS = 4_096, 131_072  # rows that are carried on at once
 _OF_A_FILE = ("interactions_read", "interactions_null", "interactions_future", "interactions_before_1970")
 
@@ -99,21 +106,6 @@ _OF_A_FILE = ("interactions_read", "interactions_null", "interactions_future", "
 def profile_columns(spec: FeatureSpec) -> list[str]:
     """Name the columns of ``users`` that hold the profile features; not by them, since SQL ignores case."""
     return [f"profile_{place}" for place in range(len(spec.profile_features))]
-
-
-@contextmanager
-def converting_errors() -> Iterator[None]:
-    """Turn what DuckDB raises into an error of ours.
-
-    Raises:
-        NightrecError: If it ran out of memory or disk; the message says which.
-    """
-    try:
-        yield
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise NightrecError(
-            f"building histories failed: {error}; see that [night] memory and the disk suffice"
-        ) from error
 
 
 @contextmanager
@@ -153,7 +145,7 @@ def open_ordered(
     try:
         with converting_errors():
             connection = duckdb.connect(str(folder / "ordered.duckdb"), config=config)
-        with connection:
+        with connection, holding(connection, _TOLD):
             with converting_errors():
                 connection.execute(QUIET)
                 carried = engine.carried

@@ -1,8 +1,5 @@
 """Sequences: all users' events, for training; cut and encoded by the same code as the night's histories."""
 
-import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -15,12 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import DTypeLike, NDArray
 
 from artifacts.bundle import FeatureSpec
-from artifacts.errors import InputError, NightrecError
+from artifacts.errors import InputError
 from features.catalogue import fit_feature_vocabularies
 from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features
 from features.events import read_events
 from features.inputs import Inputs, check_inputs
+from features.mapped import mapped
 from features.ordered import Engine, Ordered, open_ordered, profile_columns
 from features.times import SECOND
 from features.vocabulary import PADDING, Vocabulary, fit_vocabulary
@@ -93,7 +91,7 @@ def read_sequences(
 ) -> Sequences:
     """Read every event up to the end of *until*; with *weighing* they have weights.
 
-    What there is of each event lies in files of the engine's scratch folder (:func:`mapped`), not in memory.
+    What there is of each event lies in files of the engine's scratch folder, not in memory (:mod:`features.mapped`).
 
     Raises:
         InputError: If a table is wrong; the message names file and column.
@@ -149,32 +147,6 @@ def _read_events(ordered: Ordered, users: int, folder: Path, *, weighed: bool) -
             column[at] = ordered.codes[values] if name == "item" else values
         done += len(u)
     return starts, columns
-
-
-def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) -> NDArray[Any]:
-    """Make an array of zeros in a file that has no name: what of it is in memory, the page cache decides.
-
-    Args:
-        shape: Of the array.
-        kind: Of its elements.
-        folder: Where the file lies; by default where temporary files do. Its room is given back with the array.
-
-    Raises:
-        NightrecError: If the disk has no room for it.
-    """
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    if not size:
-        return np.zeros(shape, kind)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            place = folder or tempfile.gettempdir()
-            raise NightrecError(
-                f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
-                "folder in TMPDIR"
-            ) from error
-        return np.asarray(np.memmap(file, kind, "r+", shape=shape))
 
 
 def ends_before(sequences: Sequences, users: Ints, now_us: Ints) -> Ints:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from artifacts.bundle import Role, input_names
 from features.encode import NO_ITEM, item_features
-from features.sequences import Sequences, history_at, mapped
+from features.mapped import mapped
+from features.sequences import Sequences, history_at
 from models.examples import DAY_US, EventIndex, Examples, Floats, Ints, earlier_events
 from models.lists import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, draw_negatives, ranker_inputs
 from models.losses import serving_scores

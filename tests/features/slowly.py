@@ -35,13 +35,17 @@ def tables(shop, inputs, spec, day, scratch, **options):
         user_type = pa.type_for_alias(shop.user_type)
         shape = schemas.histories(user_type, spec.item_features, spec.profile_features)
         return {
-            "histories": [pa.Table.from_batches(night.histories(s), shape) for s in range(cut.shards)],
-            "seen": [pa.Table.from_batches(night.seen(s), schemas.seen(user_type)) for s in range(cut.shards)],
+            "histories": [_rows(night, s, 0, shape) for s in range(cut.shards)],
+            "seen": [_rows(night, s, 1, schemas.seen(user_type)) for s in range(cut.shards)],
             "sample": night.sample(),
             "popular": night.popular(),
             "replay": night.replay(),
             "counts": night.counts,
         }
+
+
+def _rows(night, shard, place, schema):
+    return pa.Table.from_batches([pair[place] for pair in night.users(shard)], schema)
 
 
 def slow_histories(shop, spec):

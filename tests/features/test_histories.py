@@ -193,8 +193,7 @@ def test_ids_come_out_as_they_went_in(kind, big, tmp_path, shop, spec, day):
     with open_histories(
         inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=Cut(day), engine=Engine(tmp_path / "s")
     ) as night:
-        histories = pa.Table.from_batches(night.histories(0))
-        seen = pa.Table.from_batches(night.seen(0))
+        histories, seen = map(pa.Table.from_batches, zip(*night.users(0), strict=True))
         popular = night.popular()
 
     assert histories.column("user_id").to_pylist() == sorted(big)

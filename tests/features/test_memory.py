@@ -33,10 +33,8 @@ rows = 0
 with open_histories(
     inputs, catalogue=catalogue, spec=spec, vocabularies=vocabularies, cut=cut, engine=engine
 ) as night:
-    for batch in night.histories(0):
-        rows += batch.num_rows
-    for batch in night.seen(0):
-        rows += batch.num_rows
+    for history, seen in night.users(0):
+        rows += history.num_rows + seen.num_rows
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rows)
 """
 

@@ -13,8 +13,9 @@ from features import sequences as module
 from features.catalogue import encode_catalogue
 from features.encode import user_inputs
 from features.histories import Cut, open_histories
+from features.mapped import mapped
 from features.ordered import Engine
-from features.sequences import ends_before, fit_vocabularies, history_at, mapped, read_sequences
+from features.sequences import ends_before, fit_vocabularies, history_at, read_sequences
 from features.vocabulary import fit_vocabulary
 
 ITEMS = [(10, "a"), (20, "b"), (30, None), (40, "a")]
@@ -58,7 +59,7 @@ def night(inputs, spec, day, folder):
         cut=Cut(day),
         engine=Engine(folder / "scratch", "200MB", 1),
     ) as histories:
-        table = pa.Table.from_batches(histories.histories(0)).combine_chunks()
+        table = pa.Table.from_batches(history for history, _ in histories.users(0)).combine_chunks()
     return table.column("user_id").to_pylist(), user_inputs(table.to_batches()[0], spec, Role.RANKER, len(table))
 
 
