@@ -18,6 +18,7 @@ UNKNOWN_ROW = 1  # of every vocabulary; part of the bundle's contract
 QUARTER = 21_600  # seconds of a quarter of a day: a shift by one hour moves a sixth of what lies in it
 RECENT_QUARTERS = 28 * 4
 _WORDS = 1 << 32
+_HASHED = 200_000  # items
 _VECTOR_ROWS = 8192  # users or items whose vectors are looked at together
 
 
@@ -59,7 +60,7 @@ def measure_scores(
 
     Args:
         shards: Verified score tables, one a shard.
-        items: Ids of the catalogue [items], unique.
+        items: Ids of the catalogue [items], ascending, each once.
         allowed: Whether each may be recommended [items].
         edges: Ascending edges of the score bins; there is one bin more than edges.
     """
@@ -127,10 +128,22 @@ def _count_block(
         pairs = pairs.astype(np.uint32)  # sorted twice as fast
     in_order = np.sort(pairs)  # a sixth of what np.unique takes
     total.repeated += int(np.count_nonzero(in_order[1:] == in_order[:-1]))
-    place = pc.fill_null(pc.index_in(codes.dictionary, value_set=items), -1).to_numpy()[codes.indices.to_numpy()]
+    place = places_among(items, codes.dictionary)[codes.indices.to_numpy()]
     known = place >= 0
     total.exposure += np.bincount(place[known], minlength=len(items))
     total.foreign += int(len(place) - np.count_nonzero(known) + np.count_nonzero(~allowed[place[known]]))
+
+
+def places_among(items: pa.Array, wanted: pa.Array) -> Counts:
+    """Give the place of each id of *wanted*, each once, among *items*, which ascend; -1 where it is not there.
+
+    A few items are hashed, which is quickest; of millions that would take longer than all else, each time anew.
+    """
+    if len(items) <= _HASHED:
+        return np.asarray(pc.fill_null(pc.index_in(wanted, value_set=items), -1).to_numpy(), np.int64)
+    place = np.minimum(pc.search_sorted(items, wanted).to_numpy(), len(items) - 1).astype(np.int64)
+    same = pc.equal(items.take(pa.array(place)), wanted).to_numpy(zero_copy_only=False)
+    return np.where(same, place, -1)
 
 
 def _count_scores(total: ScoresMeasure, block: pa.Table, edges: npt.NDArray[np.float64]) -> None:

@@ -21,6 +21,7 @@ from release.measure import (
     measure_interests,
     measure_items,
     measure_scores,
+    places_among,
 )
 from release.overlap import compare_tops, count_repeated_users
 from release.query import Limits
@@ -90,6 +91,20 @@ ids_of = {
     pa.uint64(): st.integers(0, 2**64 - 1) | st.integers(0, 9),
     pa.string(): st.text(max_size=2),
 }
+
+
+@pytest.mark.parametrize("hashed", [0, 4, 5])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.string()])
+def test_ids_are_found_in_their_places_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, hashed: int
+) -> None:
+    """First, last, between and beyond them all: hashed or searched for, numbers or texts."""
+    monkeypatch.setattr("release.measure._HASHED", hashed)
+    items = pa.array([10, 20, 30, 40, 50]).cast(kind)
+    wanted = pa.array([50, 11, 30, 99, 10, 40]).cast(kind)
+
+    assert places_among(items, wanted).tolist() == [4, -1, 2, -1, 0, 3]
+    assert places_among(items, wanted.slice(0, 0)).tolist() == []
 
 
 @pytest.mark.parametrize("most", [0, 1 << 32])
