@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from artifacts.errors import UsageError
-from batch.merge import Candidates, merge_interests, require_packable
+from batch.merge import Candidates, in_order, merge_interests, require_packable
 from features.encode import NO_ITEM
 from tests.batch.slowly import listed, lists_of, merge_slowly
 
@@ -107,3 +107,25 @@ def test_lists_have_what_they_hold() -> None:
 
     assert [np.flatnonzero(row).tolist() for row in found] == [[1, 5], [], [0]]
     assert lists.of(np.array([True, False, True])).rows.tolist() == [1, 5, 0]
+    assert not lists_of([[0]]).have(np.array([0]), np.array([1])).any()  # behind the last of all
+
+
+@pytest.mark.parametrize("most", [0, 4, 255])
+@pytest.mark.parametrize("limit", [3, 8])
+def test_what_was_found_is_put_in_order(most: int, limit: int) -> None:
+    """By score, then row, whatever its interest; a gap is last whatever stands beside it, and counts are kept."""
+    rows = np.array([[9, 4, NO_ITEM, 2, 7], [NO_ITEM] * 5, [(1 << 24) - 2, 0, 3, 1, 2]])
+    scores = np.array([[1, 1, 9, -2, 1], [5] * 5, [-0.0, 0.0, 0.5, 1, 0.5]], np.float32)
+    interests = np.array([[0, most, 1, most, 0], [0] * 5, [most, 0, 0, most, most]]).astype(np.uint8)
+
+    found = in_order(rows, scores, interests, np.array([4, 0, 2]), limit=limit)
+
+    expected = [
+        [(4, 1.0, most), (7, 1.0, 0), (9, 1.0, 0), (2, -2.0, most)],
+        [],
+        [(1, 1.0, most), (2, 0.5, most), (3, 0.5, 0), (0, 0.0, 0), ((1 << 24) - 2, 0.0, most)],
+    ]
+    assert [listed(found, user) for user in range(3)] == [one[:limit] for one in expected]
+    assert found.rows.shape == (3, limit)
+    assert found.dropped.tolist() == [4, 0, 2]
+    assert in_order(rows[:0], scores[:0], interests[:0], np.zeros(0, int), limit=limit).rows.shape == (0, limit)
