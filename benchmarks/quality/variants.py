@@ -26,7 +26,7 @@ CHANGES: dict[str, Callable[[RankSetting], RankSetting]] = {
     "all rows to the head": built(output="all"),
     "no time gaps": told(gaps=False),
     "no cross features but the retrieval score": told(cross=CROSS[:1]),
-    "not from the retrieval score": built(residual=False),
+    "not from the cross features": built(residual=False),
 }
 LENGTH = 30  # of the history: more blocks and all rows go pair by pair, and would take an hour with 100
 
