@@ -157,9 +157,16 @@ def _kept_index(earlier: Sequence[Run], user: Bundle, options: IndexOptions, vec
             continue
         if read_json(run.layout.index.parameters).get("scale", 0) != scale:
             continue
-        if np.array_equal(index.vectors.view(np.int32), vectors.view(np.int32)):
+        if _same_bits(index.vectors, vectors):
             return index.ivf
     return None
+
+
+def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    return left.shape == right.shape and all(
+        left[start : start + _AT_ONCE].tobytes() == right[start : start + _AT_ONCE].tobytes()
+        for start in range(0, len(left), _AT_ONCE)
+    )
 
 
 def _train(run: Run, user: Bundle, options: IndexOptions, vectors: np.ndarray, scale: float, device: str) -> Any:

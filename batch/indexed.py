@@ -18,6 +18,7 @@ from artifacts.run import Replay, Run
 from artifacts.tables import read_table, reading_table, verify_file
 from batch.copied import held_by_gpu
 from batch.retrieve import Index, most_of
+from features.mapped import zeros
 
 PQ_WIDTH = 4  # numbers of a vector to one code of PQ
 
@@ -104,6 +105,8 @@ def read_ivf(path: Any, *, mapped: bool = True) -> Any:
 def gather_vectors(run: Run, item_ids: pa.Array, rows: np.ndarray, *, more: int = 0) -> np.ndarray:
     """Read the vectors of some items, float32 [len(rows), d + more]; they may hold NaN, Inf or nothing but zeros.
 
+    Many lie in a file without a name (:func:`features.mapped.zeros`), and whoever reads them goes through it in parts.
+
     Args:
         run: Its step ``items`` is done.
         item_ids: Ids of the whole catalogue, in order.
@@ -125,7 +128,7 @@ def gather_vectors(run: Run, item_ids: pa.Array, rows: np.ndarray, *, more: int 
         vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
         width = column.type.list_size
         if gathered is None:
-            gathered = np.zeros((len(rows), width + more), dtype=np.float32)
+            gathered = zeros((len(rows), width + more), np.float32)
         first, last = np.searchsorted(rows, [start, end])
         gathered[first:last, :width] = vectors[rows[first:last] - start]
     if gathered is None or end != len(item_ids):

@@ -15,6 +15,8 @@ SHARD_ROWS = 65_536  # users of a shard, past which its memory grows no more
 SAMPLE_USERS = 4_096  # that nprobe is chosen with
 TRAIN_OF_LIST = 64  # items that k-means sees of each list, in each of its ROUNDS
 ROUNDS = 10
+HELD = 256 << 20  # bytes of vectors that a process holds; more lie in a file
+BYTES_OF_ROW = 20  # of an item while it is indexed: its list, how near that is, its row
 CARRIED = 8  # bytes of an event that is left for the next night, compressed
 
 
@@ -179,7 +181,10 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
     item_shards = min(means.workers, max(1, math.ceil(sizes.items / SHARD_ROWS)))
     events, carried = sizes.events * rates.event_bytes, sizes.events * CARRIED
     tower = rates.worker_bytes + bytes_.table
-    shop = bytes_.index + bytes_.vectors + bytes_.catalogue + bytes_.table * sizes.ranked
+    held = min(bytes_.vectors, HELD)
+    beside = bytes_.index + bytes_.catalogue + bytes_.table * sizes.ranked
+    shop, shown = beside + bytes_.vectors, lists_of(sizes, means) * TRAIN_OF_LIST * 4 * sizes.width
+    chosen = 2 * held + shown + bytes_.catalogue + BYTES_OF_ROW * sizes.items
     open_ = means.index_type == "auto"  # of which two are held, the best so far and the next
     built = 2 * bytes_.index if open_ else min(bytes_.index, means.index_memory or math.inf)
     towers, shops, vectors = means.workers * bytes_.table, means.workers * shop, bytes_.vectors
@@ -189,9 +194,9 @@ def _parts(sizes: Workload, means: Means, rates: Rates, bytes_: _Sizes) -> dict[
             sizes.users + sizes.items, 1, bytes_.histories + carried, events, means.memory + bytes_.catalogue
         ),
         "items": _Part(sizes.items, item_shards, vectors, towers, tower),
-        "index": _Part(sizes.items, 1, bytes_.index, vectors, rates.worker_bytes + 2 * vectors + built),
+        "index": _Part(sizes.items, 1, bytes_.index, vectors, rates.worker_bytes + chosen + built),
         "interests": _Part(sizes.users, shards, bytes_.interests, bytes_.histories + towers, tower),
-        "score": _Part(lists, shards, bytes_.scores, of_users + shops, rates.worker_bytes + shop),
+        "score": _Part(lists, shards, bytes_.scores, of_users + shops, rates.worker_bytes + beside + held),
         "check": _Part(0, 1, 0, bytes_.release, rates.worker_bytes + means.memory),
         "publish": _Part(lists, 1, bytes_.release, bytes_.release, rates.worker_bytes),
     }

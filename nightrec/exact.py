@@ -10,6 +10,7 @@ from artifacts.errors import InputError
 from batch.session import Session, open_session
 from batch.towers import encode_items, item_vectors
 from features.encode import NO_ITEM
+from features.mapped import zeros
 from features.sequences import Sequences, ends_before, history_at
 from models.examples import EventIndex, Examples
 from models.lists import UNUSED, Candidates, Night, ranker_inputs
@@ -90,13 +91,17 @@ def exact_lists(
 def _catalogue(models: Models, sequences: Sequences, index: EventIndex, now_us: int) -> tuple[np.ndarray, np.ndarray]:
     """Give the items' vectors [items, d], and what is added to their scores [items]: minus infinity leaves one out."""
     batches = sequences.catalogue.combine_chunks().to_batches()
-    vectors = np.concatenate([item_vectors(models.item, batch) for batch in encode_items(models.item, batches)])
+    vectors = zeros((len(sequences.catalogue), models.item.bundle.width), np.float32)
+    usable, end = np.empty(len(vectors), bool), 0
+    for batch in encode_items(models.item, batches):
+        found = item_vectors(models.item, batch)
+        here = slice(end, end := end + len(found))
+        usable[here] = np.isfinite(found).all(axis=1) & (found != 0).any(axis=1)
+        vectors[here] = np.where(usable[here, None], found, 0)
     events = index.popularity(np.array([now_us]), np.arange(len(vectors))[None], models.night.popular_days)[0]
     added = (models.night.popularity_weight * np.log1p(events)).astype(np.float32)
-    usable = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
     eligible, signal = (sequences.catalogue[name].to_numpy() for name in ("eligible", "signal"))
     added[~(usable & eligible & signal)] = -np.inf
-    vectors[~usable] = 0
     return vectors, added
 
 

@@ -1,5 +1,6 @@
 """An index kept from an earlier run, to the bytes of a full night; one of an open type is always chosen anew."""
 
+import mmap
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -14,12 +15,13 @@ from artifacts.bundle import Bundle
 from artifacts.documents import read_json
 from artifacts.layout import sidecar_of
 from artifacts.run import Run
-from artifacts.tables import writing_table
+from artifacts.tables import read_table, writing_table
 from batch import index as step
 from batch import ondisk
 from batch.index import build_index
 from batch.indexed import open_index
 from batch.ivf import IndexOptions
+from features import mapped
 
 ITEMS, WIDTH = 12_000, 8  # of which six in seven are indexed: as many as PQ needs
 OPEN = IndexOptions(type="auto", recall_k=10, recall_target=0.9)
@@ -86,6 +88,27 @@ def test_a_kept_index_has_the_bytes_of_one_that_is_built(
     assert files(kept) == files(full)
     assert files(kept)[2] != files(before)[2]  # recall is of tonight's users
     assert result.counts == {**built.counts, "kept_lists": 24}
+
+
+@pytest.mark.parametrize("kind", ["Flat", "SQ8", "PQ", "auto"])
+def test_vectors_in_a_file_give_the_bytes_of_those_in_memory(
+    make_run, tiny, user_bundle: Bundle, monkeypatch, vectors, kind
+):
+    """Where vectors are more than is held, built and kept indexes are the same: training, adding, exact search."""
+    options = replace(OPEN, type=kind, lists=24, popularity_weight=0.5)
+    held, filed, kept = (night(make_run, tiny, name, vectors, kind=kind) for name in ("held", "filed", "kept"))
+    build_index(held, user_bundle, options, threads=1)
+
+    monkeypatch.setattr(mapped, "HELD", 4 * WIDTH * ITEMS // 2)
+    build_index(filed, user_bundle, options, threads=1)
+    again = build_index(kept, user_bundle, options, earlier=[filed], threads=1)
+
+    assert files(filed) == files(kept) == files(held)
+    assert ("kept_lists" in again.counts) == (kind != "auto")
+    opened = open_index(filed, read_table(filed.layout.catalogue)["item_id"].combine_chunks(), device="cpu")
+    base = opened.vectors
+    while not isinstance(base, mmap.mmap):  # an array of memory ends in None, which has no base
+        base = base.base
 
 
 @pytest.mark.parametrize("what", ["an item's last bit", "ivf.faiss", "its sidecar", "items", "options"])

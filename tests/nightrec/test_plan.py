@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.inputs import Inputs, Source
-from nightrec.estimate import Means, Workload, estimate, kept_cost, total, type_of
+from features.mapped import HELD as HELD_AT_MOST
+from nightrec.estimate import HELD, Means, Workload, estimate, kept_cost, total, type_of
 from nightrec.inputs import count_inputs
 from nightrec.main import execute
 from nightrec.plan import readable
@@ -120,8 +121,8 @@ def test_figures_that_can_be_worked_out_by_hand() -> None:
     assert efforts["interests"].shards == 15_259  # 1e9 / 65,536, rounded up
     assert efforts["interests"].disk == 10**9 * (8 + 4 * 64 * 4)
     assert efforts["index"].disk == 10**8 * 64
-    table = vectors = 10**8 * 64 * 4
-    assert efforts["score"].worker == 600e6 + table + vectors + 10**8 * 64 + 10**8 * (24 + 4 * 2)
+    table = 10**8 * 64 * 4
+    assert efforts["score"].worker == 600e6 + table + HELD + 10**8 * 64 + 10**8 * (24 + 4 * 2)
     searches = 4e9 * (10**8 / 200_000) ** 0.5 / 2_000
     assert efforts["score"].minutes == pytest.approx((searches + 1e11 / 50_000) / (64 * 16) / 60)
     assert efforts["prepare"].minutes == pytest.approx((6e10 / 5e5 + 1e9 / 5e5) / 16 / 60)
@@ -180,8 +181,19 @@ def test_what_cannot_be_planned_is_refused(
     assert says in capsys.readouterr().err
 
 
+def test_vectors_past_what_is_held_are_a_file_and_no_memory() -> None:
+    """100 million items: `index` holds twice 256 MiB of vectors, 64 for each list, 52 bytes an item, and the index."""
+    assert HELD == HELD_AT_MOST == 2**28
+    lists = 4 * 10_000
+    for kind, of_an_item in (("SQ8", 64), ("PQ", 16)):
+        efforts = {effort.step: effort for effort in estimate(BILLION, replace(MANY, index_type=kind))}
+        assert efforts["index"].memory == 600e6 + 2 * 2**28 + lists * 64 * 4 * 64 + 10**8 * (
+            24 + 4 * 2 + 20 + of_an_item
+        )
+
+
 def test_what_does_not_fit_is_said_with_what_helps(surface: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Vectors of 100 million items, of 4 numbers or more, are 1.6 GB: the index holds them twice, and itself."""
+    """An index of 100 million items, of 4 numbers or more, is 1.6 GB, and the catalogue twice as much."""
     said = ["--users", "1000", "--items", "100000000", "--json"]
     steps = {}
     for memory in ("1TB", "4GB"):
