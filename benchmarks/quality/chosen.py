@@ -72,8 +72,8 @@ RECHUB = {
     for data, found in CHOSEN.items()
     for lever, epochs in [found[RECHUB_NAME]]
 }
-# Of rankers, all alike: chosen by lists that were kept from training, docs/quality.md, "What moved the figures"; there are
-# as many steps as were best there, of which an epoch of all lists has more.
+# Of rankers, all alike: chosen by lists that were kept from training (docs/quality.md, "What moved the figures"). There
+# are as many steps as were best there, and an epoch of all lists has more.
 LISTS = FitOptions(epochs=5, batch=32, learning_rate=0.001, targets=5, ratio=4, ema_momentum=0.99, unknown_rate=0.2)
 FEW_LISTS = replace(LISTS, epochs=10, batch=16, ema_momentum=0.9, unknown_rate=0.02)  # MovieLens has 117 of them
 NEW_LISTS = replace(LISTS, epochs=3, learning_rate=0.0003)
