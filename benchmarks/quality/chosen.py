@@ -53,10 +53,10 @@ CHOSEN: dict[str, dict[str, tuple[str, int]]] = {  # which lever, and how many e
         RECHUB_NAME: (BEGUN, 3),
     },
     "online_retail": {
-        "mind": (BEGUN, 3),
+        "mind": ("no half-life", 4),
         "mind_one": (BEGUN, 4),
-        "two_tower": (BEGUN, 4),
-        RECHUB_NAME: (BEGUN, 5),
+        "two_tower": ("learning rate 0.01", 4),
+        RECHUB_NAME: ("learning rate 0.001, 80 negatives", 1),
     },
 }
 RETRIEVAL = {

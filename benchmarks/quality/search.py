@@ -128,11 +128,14 @@ def search(chosen: list[Trial], jobs: int, out: Path) -> list[BaseException]:
     ends_at_once = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process of the terminal
     with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, ends_at_once) as pool:
         running = {pool.submit(outcome, trial): trial for trial in chosen}
-        for done in as_completed(running):
-            if (error := done.exception()) is None:
-                keep(out, running[done], done.result())
-            else:
-                errors.append(error)
+        try:
+            for done in as_completed(running):
+                if (error := done.exception()) is None:
+                    keep(out, running[done], done.result())
+                else:
+                    errors.append(error)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # what cannot be kept is not tried
     return errors
 
 
