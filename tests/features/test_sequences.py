@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts.bundle import Role
-from artifacts.errors import InputError, NightrecError
+from artifacts.errors import InputError
 from features import sequences as module
 from features.catalogue import encode_catalogue
 from features.encode import user_inputs
 from features.histories import Cut, open_histories
-from features.mapped import mapped
 from features.ordered import Engine
 from features.sequences import ends_before, fit_vocabularies, history_at, read_sequences
 from features.vocabulary import fit_vocabulary
@@ -178,10 +177,3 @@ def test_events_lie_in_files_that_are_gone_with_them(shop, spec, day, tmp_path, 
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     assert all(lies_in_a_file(array) for array in (whole.items, whole.times_us))
     assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_a_disk_without_room_is_said(tmp_path):
-    """An array that no disk can hold is refused with its size before anything is written to it."""
-    with pytest.raises(NightrecError, match=r"expected room for 4,611,686,018,427,387,904 bytes, found less"):
-        mapped((2**62,), np.int8, tmp_path)
-    assert mapped((0, 3), np.int8, tmp_path).shape == (0, 3)
