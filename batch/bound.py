@@ -2,7 +2,7 @@
 
 Left to itself ONNX Runtime takes memory on the device anew for each batch, and copies to and from memory that the
 system may move, which the driver must copy once more. On a CPU this gives the same bits as a plain run, but copies for
-nothing, so it is not used there. Not seen on a GPU yet.
+nothing, so it is not used there.
 """
 
 import ctypes

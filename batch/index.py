@@ -30,7 +30,7 @@ from artifacts.store import exclusive, remove_file, staged_file, sweep_staged_fi
 from artifacts.tables import finish_file, is_done, read_table, reading_table, writing_table
 from batch.choose import AUTO, choose_index, told
 from batch.earlier import UNUSABLE
-from batch.indexed import appended, gather_vectors, open_index, read_ivf
+from batch.indexed import appended, gather_vectors, on_device, open_index, read_ivf
 from batch.ivf import IndexOptions, popularity_scale, train, training_rows
 from batch.nprobe import choose_nprobe, halves_of, measured
 from batch.profile import require_profile
@@ -103,7 +103,7 @@ def build_index(
             with stage("build"):
                 return replace(empty, ivf=kept or _train(run, user, options, vectors, scale, chosen.name))
 
-        index, said = _tuned(make, empty, users, options)
+        index, said = _tuned(make, empty, users, options, chosen.name)
         popularity = {"append": append.tolist(), "scale": scale} if scale else {}
         with stage("write"):
             _write(run, index, item_ids, {"counts": counts, **said, **popularity}, inputs)
@@ -114,17 +114,19 @@ def build_index(
 
 
 def _tuned(
-    make: Callable[[IndexOptions], Index], empty: Index, users: UserVectors, options: IndexOptions
+    make: Callable[[IndexOptions], Index], empty: Index, users: UserVectors, options: IndexOptions, device: str
 ) -> tuple[Index, dict[str, Any]]:
     """Build the index by *make*, or several if its type is open; gives it, and what ``index.json`` says of it."""
     with stage("search"):
-        queries = empty.queries(users.vectors)
-        halves = halves_of(empty.vectors, queries, users.counts, k=options.recall_k, threads=empty.threads)
+        queries, k = empty.queries(users.vectors), options.recall_k
+        halves = halves_of(empty.vectors, queries, users.counts, k=k, threads=empty.threads, device=device)
         if options.type == AUTO:
             index, exact, said = choose_index(make, empty.vectors, halves, options)
         else:
             index, exact = make(options), options
-            said = measured(index, halves, choose_nprobe(index, halves[0], options.recall_target), options)
+            searched = replace(index, ivf=on_device(index.ivf, device))
+            chosen = choose_nprobe(searched, halves[0], options.recall_target, most=index.ivf.nlist)
+            said = measured(searched, halves, chosen, options)
     index.ivf.nprobe = said["nprobe"]
     trained_on = training_rows(len(empty.vectors), exact)
     return index, {"trained_on": trained_on, "seed": options.seed, "type": exact.type, **said}

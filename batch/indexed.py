@@ -6,6 +6,8 @@ told as the retrieval score, is that of the vectors and weight times the logarit
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from threading import Lock
 from typing import Any
 
 import faiss
@@ -64,12 +66,29 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
     nprobe = ivf.nprobe
     if filled_again:
         _fill_again(ivf, vectors)
-    if device == "gpu":  # not yet seen on a GPU: our tests run without one
-        with held_by_gpu():
-            ivf = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
     return Index(
-        ivf, items, vectors, nprobe, run.profile["faiss_threads"], most_of(device), append, said.get("refine", 1)
+        on_device(ivf, device),
+        items,
+        vectors,
+        nprobe,
+        run.profile["faiss_threads"],
+        most_of(device),
+        append,
+        said.get("refine", 1),
+        Lock() if device == "gpu" else nullcontext(),
     )
+
+
+def on_device(ivf: Any, device: str) -> Any:
+    """Give *ivf* itself, or its copy on a GPU.
+
+    Raises:
+        DeviceError: If the GPU does not hold it.
+    """
+    if device != "gpu":
+        return ivf
+    with held_by_gpu():
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
 
 
 def _fill_again(ivf: Any, vectors: np.ndarray) -> None:

@@ -159,7 +159,7 @@ def _filled(ivf: Any, vectors: np.ndarray, own: np.ndarray, options: IndexOption
 
 
 def _build_on_gpu(ivf: Any, vectors: np.ndarray, shown: np.ndarray) -> Any:
-    """Train *ivf* on what is *shown* and add *vectors*, both on a GPU; not yet seen on one: our tests run without.
+    """Train *ivf* on what is *shown* and add *vectors*, both on a GPU.
 
     An IVF that is moved to a GPU forgets how its lists are to be made, the seed too. So it stays here while it is
     trained, and only the search for the nearest centroid, which is nearly all of the work, is done there.
@@ -183,7 +183,7 @@ def _train_scaled(
     """Train lists and codes on rows *sample* of *vectors*, each number times its *scaling*; gives the lists of all."""
     scaling = scaling.astype(np.float32)
     nearest: Any = faiss.IndexFlatL2(len(scaling))
-    if device == "gpu":  # not yet seen on a GPU: our tests run without one
+    if device == "gpu":
         nearest = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, nearest)
     clustering = faiss.Clustering(len(scaling), ivf.nlist)
     clustering.niter, clustering.seed, clustering.min_points_per_centroid = ivf.cp.niter, seed, 1

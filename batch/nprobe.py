@@ -43,7 +43,7 @@ def tune(index: Index, vectors: np.ndarray, counts: np.ndarray, options: IndexOp
 
 
 def halves_of(
-    items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0
+    items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0, device: str = "cpu"
 ) -> tuple[Sample, Sample]:
     """Search exactly for the *k* best among *items* of every second user, who choose, and of the others, who report.
 
@@ -52,7 +52,7 @@ def halves_of(
     warm = counts[counts > 0]
     choosing = np.arange(len(warm)) % 2 == 0
     chooses, reports = (
-        take_sample(items, vectors[np.repeat(half, warm)], warm[half], k=k, threads=threads)
+        take_sample(items, vectors[np.repeat(half, warm)], warm[half], k=k, threads=threads, device=device)
         for half in (choosing, ~choosing)
     )
     return chooses, reports
@@ -65,7 +65,7 @@ def choose_nprobe(index: Index, sample: Sample, target: float, *, most: int | No
     ``STEP``-th. If none does, since vectors are stored reduced or more than *most* would be needed, it is where more
     lists add nothing; all lists if there are no users.
     """
-    most = min(index.ivf.nlist, index.most, most or index.ivf.nlist)
+    most = min(index.most, most or index.ivf.nlist)
     curve: dict[int, Recall] = {}
 
     def meets(nprobe: int) -> bool:

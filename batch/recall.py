@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from batch.copied import held_by_gpu
 from batch.machine import usable_cores
 from batch.retrieve import Index, inner_products_of, search
 from features.encode import NO_ITEM
@@ -40,7 +41,9 @@ class Recall:
     high: float
 
 
-def take_sample(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0) -> Sample:
+def take_sample(
+    items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k: int, threads: int = 0, device: str = "cpu"
+) -> Sample:
     """Search exactly for the *k* best of each interest among *items*, float32 [n, d].
 
     Args:
@@ -49,9 +52,12 @@ def take_sample(items: np.ndarray, vectors: np.ndarray, counts: np.ndarray, *, k
         counts: int [users]; users without interests are left out.
         k: How many count as the best.
         threads: Of FAISS; 0 takes all cores.
+        device: ``cpu`` or ``gpu``.
     """
     k = min(k, len(items))
-    return Sample(vectors, counts[counts > 0], _kth_best(items, vectors, k, threads or usable_cores()), k)
+    faiss.omp_set_num_threads(threads or usable_cores())
+    least = np.empty(0, np.float32) if len(vectors) == 0 else _kth_best(items, vectors, k, device)
+    return Sample(vectors, counts[counts > 0], least, k)
 
 
 def measure_recall(index: Index, sample: Sample, *, nprobe: int) -> Recall:
@@ -83,13 +89,23 @@ def _exact_scores(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> n
     return inner_products_of(queries, np.broadcast_to(np.arange(len(rows))[:, None], rows.shape), items, rows)
 
 
-def _kth_best(items: np.ndarray, queries: np.ndarray, k: int, threads: int) -> np.ndarray:
+def _kth_best(items: np.ndarray, queries: np.ndarray, k: int, device: str) -> np.ndarray:
     """Search exactly; gives the k-th greatest inner product of each query.
 
     BLAS says which items are the best, and these are computed again in the fixed order of ``inner_products_of``, so
     that an item that a search found compares as equal with itself.
     """
-    faiss.omp_set_num_threads(threads)
-    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
-    _, rows = faiss.knn(queries, items, k, metric=faiss.METRIC_INNER_PRODUCT)
+    if device == "gpu":
+        rows = _searched_by_gpu(items, queries, k)
+    else:
+        faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM
+        _, rows = faiss.knn(queries, items, k, metric=faiss.METRIC_INNER_PRODUCT)
     return np.asarray(_exact_scores(queries, items, rows).min(axis=1))
+
+
+def _searched_by_gpu(items: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Give the rows of the best *k* of *items*, int64 [queries, k]; the GPU must hold all of them."""
+    with held_by_gpu():
+        exact = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(items.shape[1]))
+        exact.add(items)
+        return np.asarray(exact.search(queries, k)[1])

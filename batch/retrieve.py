@@ -1,5 +1,6 @@
 """From interest vectors to the candidates of each user: search, merge, search wider where that falls short."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ class Index:
         append: float32 [width - d], what an interest is searched with behind its own numbers; none where recent
             popularity does not count.
         refine: How many times as many neighbours are found, to be scored again by *vectors*; 1 takes FAISS's scores.
+        turn: What a search holds: on a GPU a lock, since FAISS searches there for one thread at a time.
     """
 
     ivf: Any
@@ -43,6 +45,7 @@ class Index:
     most: int = _NEVER
     append: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     refine: int = 1
+    turn: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)
 
     @property
     def scores_exactly(self) -> bool:
@@ -98,12 +101,11 @@ def search(index: Index, queries: np.ndarray, *, k: int, nprobe: int) -> tuple[n
     _without_blas(index.threads)
     parameters = faiss.SearchParametersIVF()
     parameters.nprobe = nprobe
+    wider = k if index.refine == 1 else min(index.refine * k, index.most, max(len(index.items), k))
     with stage("search"):
-        if index.refine == 1:
-            scores, rows = index.ivf.search(queries, k, params=parameters)
-            return rows, scores
-        wider = min(index.refine * k, index.most, max(len(index.items), k))
-        return _refined(index, queries, index.ivf.search(queries, wider, params=parameters)[1], k)
+        with index.turn:
+            scores, rows = index.ivf.search(queries, wider, params=parameters)
+        return (rows, scores) if index.refine == 1 else _refined(index, queries, rows, k)
 
 
 def nearest_lists(index: Index, queries: np.ndarray, nprobe: int) -> np.ndarray:

@@ -84,7 +84,7 @@ def open_score(
         session = None
         if ranker is not None:
             session = open_session(ranker, rows=run.profile["batch_lists"], device=chosen.name, threads=threads)
-        workers = session.workers if session else 1 if chosen.name == "gpu" else threads or usable_cores()
+        workers = session.workers if session else threads or usable_cores()
         return partial(_one_shard, run, shop, session, workers)
 
     return over_shards(

@@ -3,7 +3,9 @@
 import ctypes
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -48,8 +50,9 @@ class Session:
         rows: Rows of every batch the graph is given; a smaller one is padded with zeros.
         device: Where it runs.
         workers: How many threads may call :meth:`run` at once: on a CPU one operator runs in one thread, and batches
-            side by side. That is quicker than one batch in many threads, and no bit depends on the number. On a GPU it
-            is one, whose batches go through buffers that stay (:mod:`batch.bound`).
+            side by side. That is quicker than one batch in many threads, and no bit depends on the number. A GPU
+            computes one batch after the other, through buffers that stay (:mod:`batch.bound`), while other threads
+            make the next ones ready.
     """
 
     def __init__(self, bundle: Bundle, runtime: Any, *, rows: int, device: Device, workers: int) -> None:
@@ -62,6 +65,7 @@ class Session:
         self._types = {tensor.name: np.dtype(tensor.type) for tensor in bundle.inputs}
         self._limits = _limits(bundle)
         self._bound: Bound | None = None
+        self._turn = Lock() if device.name == "gpu" else nullcontext()
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
         """Run one batch.
@@ -81,7 +85,7 @@ class Session:
         names = list(outputs or OUTPUT_NAMES[self.bundle.role])
         feed = {name: self._ready(name, inputs[name]) for name in self._types}
         try:
-            with stage("run"):
+            with self._turn, stage("run"):
                 results = self._computed(names, feed)
         except _RUNTIME_ERRORS as error:
             if _NO_MEMORY.search(str(error)):
@@ -169,8 +173,8 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
         bundle: From :func:`artifacts.bundle.read_bundle`, which has checked every byte.
         rows: Rows of every batch; part of the execution profile.
         device: ``cpu``, ``gpu`` or ``auto``. ``gpu`` is a GPU or an error.
-        threads: Batches computed side by side on a CPU; 0 takes all cores that this process may use. The bytes don't
-            depend on it. A GPU is given one batch after the other.
+        threads: Batches in work side by side; 0 takes as many as there are cores that this process may use. The bytes
+            don't depend on it.
 
     Raises:
         DeviceError: If the device is not there, or the runtime silently chose another.
@@ -184,8 +188,7 @@ def open_session(bundle: Bundle, *, rows: int, device: str = "cpu", threads: int
     _require_tensors(bundle, "inputs", bundle.inputs, runtime.get_inputs())
     needed = [tensor for tensor in bundle.outputs if tensor.name in OUTPUT_NAMES[bundle.role]]
     _require_tensors(bundle, "outputs", needed, runtime.get_outputs())
-    workers = (threads or usable_cores()) if chosen.name == "cpu" else 1
-    session = Session(bundle, runtime, rows=rows, device=chosen, workers=workers)
+    session = Session(bundle, runtime, rows=rows, device=chosen, workers=threads or usable_cores())
     _replay_canary(session)
     return session
 

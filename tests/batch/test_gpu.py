@@ -1,4 +1,4 @@
-"""What a GPU computes beside what a CPU does. Skipped where none can be used; it has not run on one yet."""
+"""What a GPU computes beside what a CPU does. Skipped where none can be used."""
 
 import os
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import faiss
 import numpy as np
@@ -21,6 +22,7 @@ from artifacts.run import Run
 from artifacts.tables import read_table, writing_table
 from batch import index as step
 from batch.index import _encode_sample, build_index
+from batch.indexed import on_device
 from batch.interests import compute_interests
 from batch.items import embed_items
 from batch.ivf import IndexOptions, lists_for, train
@@ -252,6 +254,27 @@ def test_exact_search_finds_the_kth_best(k: int, rows: int) -> None:
     expected = np.sort(queries.astype(np.float64) @ items.T.astype(np.float64), axis=1)[:, -min(k, rows)]
     np.testing.assert_allclose(sample.least, expected, rtol=1e-5, atol=1e-6)
     assert sample.k == min(k, rows)
+
+
+def test_a_gpu_searches_exactly_and_holds_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU in a GPU's place: all items are searched there, and it is a copy of the lists that is searched."""
+    items, queries = clustered(500), clustered(30, seed=4)
+    moved: list[Any] = []
+
+    def move(resources: str, device: int, index: Any) -> Any:
+        moved.append(type(index).__name__)
+        return faiss.clone_index(index)
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", move, raising=False)
+    samples = [take_sample(items, queries, np.ones(30, np.int64), k=9, device=device) for device in ("cpu", "gpu")]
+
+    assert moved == ["IndexFlatIP"]
+    np.testing.assert_array_equal(samples[0].least, samples[1].least)
+    ivf = train(items, IndexOptions(lists=8), threads=1)
+    assert on_device(ivf, "cpu") is ivf
+    assert on_device(ivf, "gpu") is not ivf
+    assert moved == ["IndexFlatIP", "IndexIVFFlat"]
 
 
 def test_a_repeated_item_id_is_named(prepared: Run, user_bundle: Bundle, tiny: ModuleType) -> None:

@@ -15,7 +15,7 @@ from artifacts.errors import CorruptError, DeviceError, InputError, ParityError,
 from artifacts.layout import BundleLayout
 from batch import profile as profiles
 from batch.overlap import working_side_by_side
-from batch.profile import choose_device, cpu_class, gpu_names, require_profile, resolve_profile, runtime_wheel
+from batch.profile import Device, choose_device, cpu_class, gpu_names, require_profile, resolve_profile, runtime_wheel
 from batch.session import Session, open_session
 
 
@@ -297,3 +297,28 @@ def test_a_graph_of_another_integer_type_is_fed_that_type(tiny, tmp_path, weight
         open_session(bundle, rows=2).run(rows)["vector"],
         weights.vectors(rows["item_id"], rows["category"]),
     )
+
+
+def test_a_gpu_computes_for_one_thread_at_a_time(tiny, user_bundle):
+    """Batches are made ready side by side, and go through the GPU's buffers one after the other."""
+    expected = open_session(user_bundle, rows=8)
+    inside, most = [], []
+
+    class Buffers:
+        def fits(self, feed, names):
+            return True
+
+        def run(self, feed):
+            inside.append(1)
+            most.append(len(inside))
+            results = list(expected.run(feed, ["interests", "count"]).values())
+            inside.pop()
+            return results
+
+    session = Session(user_bundle, None, rows=8, device=Device("gpu", "CUDAExecutionProvider", "", ""), workers=4)
+    session._bound = Buffers()
+    batches = [tiny.random_histories(8, seed=seed) for seed in range(40)]
+    with working_side_by_side(session.run, batches, workers=session.workers) as results:
+        for batch, found in zip(batches, results, strict=True):
+            np.testing.assert_array_equal(found["interests"], expected.run(batch)["interests"])
+    assert max(most) == 1
