@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUITE := "not slow and not gpu and not image and not airflow and not browser and not ray"
 
-.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser ray image image-quick locks vega lint fix docs bench quality bench-night peers clean
+.PHONY: help install demo test test-slow test-stores coverage mutants faults audit airflow browser ray image image-quick locks vega lint fix docs bench quality bench-gpu bench-night peers clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,9 @@ bench: .venv/installed ## every ratio beside its limit, what others use, and its
 
 quality: .venv/installed ## what models are worth on real data, in an hour; build/quality.json, docs/quality.md; SHORT=1 takes minutes
 	$(BIN)/python -m benchmarks.quality $(if $(SHORT),--short)
+
+bench-gpu: ## a GPU beside its ceilings and the processor; needs one, and an environment with nightrec[gpu] and torch
+	python3 -m benchmarks.gpu
 
 bench-night: .venv/installed ## time the night on made data, beside its limits
 	$(BIN)/python -m benchmarks.night

@@ -1,7 +1,7 @@
 """What a plan assumes: rates of one core and of one GPU, sizes and prices, with where each is from.
 
-Those of a core were measured by ``make bench-night`` (docs/performance.md); those of a GPU were not measured by us, and
-prices are round figures. A TOML file of the same keys says others.
+Those of a core were measured by ``make bench-night`` (docs/performance.md), those of a GPU were set below what one H200
+gave (docs/gpu.md), and prices are round figures. A TOML file of the same keys says others.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,11 @@ class Rates:
         rows_checked: Rows of lists judged by one core.
         copied: Bytes copied by one machine into the release.
         network: Bytes between one machine and the store, where there are several machines; assumed.
-        gpu_users: As ``users``, by one GPU; assumed: 20 cores, since batches are handed over one by one.
-        gpu_searches: As ``searches``, by one GPU; assumed: 100 cores, a quarter of what its memory's speed allows.
-        gpu_pairs: As ``pairs``, by one GPU; assumed: 100 cores, a fifth of 50 TFLOP/s in fp32 at 2 MFLOP a pair.
-        gpu_index_flops: As ``index_flops``, by one GPU; assumed: a fifth of 50 TFLOP/s.
+        gpu_users: As ``users``, by one GPU; 1.3 million were measured in batches of 1,024.
+        gpu_searches: As ``searches``, by one GPU; 235,000 were measured in a night, 256 users at a time.
+        gpu_pairs: As ``pairs``, by one GPU; 12 million were measured in fp32, 256 lists at a time.
+        gpu_index_flops: As ``index_flops``, by one GPU; exact search was measured at 14e12, k-means of 181,000 vectors,
+            where most is not arithmetic, at 0.5e12; at the sizes that a plan is for the first is nearer, so we assume.
         events_a_user: Where only users are given: events of one.
         event_bytes: Of an event in the inputs' files.
         compressed: Bytes on disk over bytes in memory, of ids and rows; vectors do not shrink.
