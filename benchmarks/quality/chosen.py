@@ -44,7 +44,7 @@ CHOSEN: dict[str, dict[str, tuple[str, int]]] = {  # which lever, and how many e
         "mind": ("inner product", 2),
         "mind_one": ("inner product", 2),
         "two_tower": ("inner product", 3),
-        RECHUB_NAME: (BEGUN, 5),
+        RECHUB_NAME: ("learning rate 0.003, 80 negatives", 8),
     },
     "complete_journey": {
         "mind": (BEGUN, 4),
