@@ -19,7 +19,7 @@ from batch.shards import Advance, OneShard, Task, Work, inputs_digest, nothing, 
 from batch.stages import stage
 from batch.towers import UserVectors, user_columns, user_vectors
 
-WAITING = 64  # batches that wait while a record batch is digested and written, so that nobody waits for that
+WAITING = 16_384  # users that wait while a record batch is digested and written, so that nobody waits for that
 
 
 def compute_interests(
@@ -111,7 +111,7 @@ def _write_shard(
             opening_arrow(histories, columns=user_columns(session)) as reader,
             reading_ahead(spans_of(session, _batches(reader), earlier)) as spans,
             working_side_by_side(partial(_compute, session), spans, workers=session.workers) as results,
-            writing_behind(gathering.add, depth=WAITING) as write,
+            writing_behind(gathering.add, depth=max(2, WAITING // session.rows)) as write,
         ):
             for span, found in results:
                 cold += int((found.counts == 0).sum())
