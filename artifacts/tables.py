@@ -22,6 +22,8 @@ from artifacts.store import fetched, is_there, remove_file, size_of, staged_file
 
 FORMAT = 1
 BATCH_ROWS = 65_536
+# What Arrow says of bytes that are no file of its own, or one of a type that nobody has.
+_OTHER_BYTES = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError, pa.ArrowIndexError)
 _PIECE = 1 << 18  # bytes that are digested and, still in the cache, written
 
 
@@ -272,7 +274,7 @@ def opening_arrow(path: Path, *, columns: Sequence[str] | None = None) -> Iterat
         raise NightrecError(
             f"{path}: memory does not suffice, or it claims to hold more than it does ({error})"
         ) from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (*_OTHER_BYTES, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's own trouble, of this file or another: not a sign of changed bytes
         raise CorruptError(f"{path}: expected an Arrow file ({error})") from error
