@@ -104,4 +104,4 @@ def _require_known(options: FitOptions) -> None:
 
 # Of a search on validation days: docs/training.md, "Where the defaults come from".
 MIND_OPTIONS = FitOptions(asks="day", targets=12, half_life_days=60.0, batch=128)
-BST_OPTIONS = FitOptions(optimizer="adagrad", learning_rate=0.01, batch=128, epochs=5, patience=1)
+BST_OPTIONS = FitOptions(learning_rate=0.001, batch=32, epochs=8, patience=3, ema_momentum=0.99)

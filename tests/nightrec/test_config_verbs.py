@@ -37,7 +37,7 @@ def test_show_has_the_networks_keys_where_they_are_trained(surface: Path) -> Non
     assert values["train.mind.width"] == (8, "job.toml")
     assert values["train.mind.power"] == (math.inf, "default")
     assert values["train.mind.interests"] == (4, "default")
-    assert values["train.bst.optimizer"] == ("adagrad", "default")
+    assert values["train.bst.ema_momentum"] == (0.99, "default")
     assert "train.mind" not in values
 
 
