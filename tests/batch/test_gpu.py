@@ -5,23 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from artifacts.errors import DeviceError
 from batch.bound import pinned
 from batch.ivf import IndexOptions, train
-from batch.profile import choose_device, visible_gpus
+from batch.profile import visible_gpus
 from batch.session import Session, open_session
+from tests.gpus import NEED_GPU
 
-
-def why_none() -> str:
-    """Say why no GPU can be used here; nothing if one can."""
-    try:
-        choose_device("gpu")
-    except DeviceError as error:
-        return str(error)
-    return ""
-
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_none()), reason=why_none())]
+pytestmark = NEED_GPU
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 

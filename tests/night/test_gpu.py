@@ -5,25 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts.errors import DeviceError
 from artifacts.run import find_run
 from artifacts.tables import read_table
-from batch.profile import choose_device
+from tests.gpus import NEED_GPU
 from tests.night.shop import DATE, Shop, content_of, only_release, run_nightrec
 
 SHARDS = 3
 
 
-def why_none() -> str:
-    """Say why no GPU can be used here; nothing if one can."""
-    try:
-        choose_device("gpu")
-    except DeviceError as error:
-        return str(error)
-    return ""
-
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_none()), reason=why_none())]
+pytestmark = NEED_GPU
 
 
 @pytest.fixture(scope="module")
