@@ -79,16 +79,16 @@ def open_index(run: Run, item_ids: pa.Array, *, device: str) -> Index:
     )
 
 
-def on_device(ivf: Any, device: str) -> Any:
-    """Give *ivf* itself, or its copy on a GPU.
+def on_device(index: Any, device: str) -> Any:
+    """Give an *index* itself, or its copy on a GPU.
 
     Raises:
         DeviceError: If the GPU does not hold it.
     """
     if device != "gpu":
-        return ivf
+        return index
     with held_by_gpu():
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, ivf)
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 
 def _fill_again(ivf: Any, vectors: np.ndarray) -> None:

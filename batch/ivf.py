@@ -16,7 +16,7 @@ import numpy as np
 
 from artifacts.errors import UsageError
 from batch.copied import held_by_gpu, require_copied
-from batch.indexed import PQ_WIDTH
+from batch.indexed import PQ_WIDTH, on_device
 from batch.ondisk import filled_on_disk
 
 ONE_LIST_BELOW = 4096  # items; below, one list is quick enough, and nothing is lost
@@ -182,9 +182,7 @@ def _train_scaled(
 ) -> np.ndarray:
     """Train lists and codes on rows *sample* of *vectors*, each number times its *scaling*; gives the lists of all."""
     scaling = scaling.astype(np.float32)
-    nearest: Any = faiss.IndexFlatL2(len(scaling))
-    if device == "gpu":
-        nearest = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, nearest)
+    nearest = on_device(faiss.IndexFlatL2(len(scaling)), device)
     clustering = faiss.Clustering(len(scaling), ivf.nlist)
     clustering.niter, clustering.seed, clustering.min_points_per_centroid = ivf.cp.niter, seed, 1
     clustering.train(vectors[sample] * scaling, nearest)  # which leaves the centroids in it

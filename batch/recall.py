@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 
 from batch.copied import held_by_gpu
+from batch.indexed import on_device
 from batch.machine import usable_cores
 from batch.retrieve import Index, inner_products_of, search
 from features.encode import NO_ITEM
@@ -106,6 +107,6 @@ def _kth_best(items: np.ndarray, queries: np.ndarray, k: int, device: str) -> np
 def _searched_by_gpu(items: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Give the rows of the best *k* of *items*, int64 [queries, k]; the GPU must hold all of them."""
     with held_by_gpu():
-        exact = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(items.shape[1]))
+        exact = on_device(faiss.IndexFlatIP(items.shape[1]), "gpu")
         exact.add(items)
         return np.asarray(exact.search(queries, k)[1])

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from artifacts.bundle import Bundle, Role, input_names, read_bundle
 from batch.ivf import IndexOptions, train
-from batch.profile import choose_device
+from batch.profile import GPU_PROVIDER, choose_device
 from batch.session import open_session
 from benchmarks import whole
 from benchmarks.made import CATEGORIES, CLUSTER, MIND, SPEC, make_catalogue, make_users
@@ -40,7 +40,6 @@ ROUNDS, SECONDS = 5, 0.4  # of a measure: the median of so many, each of so long
 TOWERS, LISTS = (256, 1_024, 4_096, 16_384), (64, 256, 1_024)  # rows of a batch
 VECTORS, WIDTH, QUERIES, NEIGHBOURS, NPROBE = 500_000, 64, 8_192, 200, 64
 USERS, RANKED = 200_000, 20_000
-GPU = "CUDAExecutionProvider"
 
 
 def rate(work: Callable[[], object], rows: float) -> float:
@@ -77,14 +76,19 @@ def _waiting(work: Callable[[], object]) -> Callable[[], None]:
     return waited
 
 
-def alone(path: Path, inputs: dict[str, np.ndarray], outputs: list[str]) -> Callable[[], None]:
-    """Give what runs a graph on the GPU, with all that it takes and gives there."""
+def _opened(path: Path) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    told = {"use_tf32": "0"}
-    runtime = ort.InferenceSession(str(path), options, providers=[(GPU, told), "CPUExecutionProvider"])
-    if runtime.get_providers()[0] != GPU:
+    providers = [(GPU_PROVIDER, {"use_tf32": "0"}), "CPUExecutionProvider"]
+    runtime = ort.InferenceSession(str(path), options, providers=providers)
+    if runtime.get_providers()[0] != GPU_PROVIDER:
         raise SystemExit("ONNX Runtime did not take the GPU; see `nightrec doctor`")
+    return runtime
+
+
+def alone(path: Path, inputs: dict[str, np.ndarray], outputs: list[str]) -> Callable[[], None]:
+    """Give what runs a graph on the GPU, with all that it takes and gives there."""
+    runtime = _opened(path)
     binding = runtime.io_binding()
     for name, array in inputs.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
@@ -111,8 +115,8 @@ def towers() -> dict[str, Any]:
             "ours": rate(lambda inputs=inputs, session=session: session.run(inputs), rows),
             "graph_alone": rate(alone(bundle.layout.graph, inputs, names), rows),
         }
-    processor = open_session(bundle, rows=256, device="cpu")
-    found["cpu_one_thread"] = rate(lambda: processor.run(source(256)), 256)
+    processor, few = open_session(bundle, rows=256, device="cpu"), source(256)
+    found["cpu_one_thread"] = rate(lambda: processor.run(few), 256)
     vectors = len(SPEC.item_features) * SPEC.history_length + MIND.interests
     found["bytes_a_user"] = 4 * (vectors * MIND.width + SPEC.history_length * MIND.interests)
     return found
@@ -163,10 +167,7 @@ def rankers(output: Output) -> dict[str, Any]:
 
 
 def _scores(path: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    runtime = ort.InferenceSession(str(path), options, providers=[(GPU, {"use_tf32": "0"}), "CPUExecutionProvider"])
-    return np.asarray(runtime.run(["score"], inputs)[0])
+    return np.asarray(_opened(path).run(["score"], inputs)[0])
 
 
 def _kept(exact: np.ndarray, scores: np.ndarray) -> float:
