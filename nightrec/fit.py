@@ -57,8 +57,11 @@ def fit(
     """Train the networks on the surface's own inputs, as the table train of the config says."""
     if export and model is not None:
         raise UsageError("--export makes the bundles of both networks; leave the name of the one away")
+    from models.memory import keep_what_is_freed
+
     read = configured(config)
     require_board(_train(read))
+    keep_what_is_freed()
     if export:
         folder_of_bundles(read)  # refused before the hours of training, not after
     fitted = {name: _fitted(read, name) for name in ([model] if model else _networks(read))}
