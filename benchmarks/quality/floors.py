@@ -13,6 +13,9 @@ from benchmarks.quality.protocol import Part, Scorer
 from models.examples import DAY_US, EventIndex, Examples, earlier_events, users_of
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.integer[Any]]
+Nearest = tuple[Ints, Ints, Floats]
+NEIGHBOURS = (50, 200)
 BASKET_MOST = 200  # items of a day: a wholesaler's day of more says little of what goes together
 
 
@@ -67,14 +70,16 @@ def together(part: Part) -> sparse.csr_array:
     return sparse.csr_array(held.T @ held)
 
 
-def likeness(counts: sparse.csr_array, *, neighbours: int, shrinkage: float, own: float) -> sparse.csr_array:
-    """Compare items by the cosine of their baskets, ``n_ij / (sqrt(n_i n_j) + shrinkage)``, and keep the nearest.
+def nearest(counts: sparse.csr_array, *, shrinkage: float, most: int = max(NEIGHBOURS)) -> Nearest:
+    """Compare items by the cosine of their baskets, ``n_ij / (sqrt(n_i n_j) + shrinkage)``.
 
     Args:
         counts: Of :func:`together`.
-        neighbours: How many of each item are kept.
         shrinkage: Keeps a chance pair of rare items down.
-        own: The likeness of an item to itself: how far a user's own items are put first.
+        most: How many of each item are kept.
+
+    Returns:
+        Items, the *most* that each is like, best first, and how like they are; aligned, items ascending.
     """
     pairs = counts.tocoo()
     alone = np.sqrt(counts.diagonal())
@@ -82,31 +87,51 @@ def likeness(counts: sparse.csr_array, *, neighbours: int, shrinkage: float, own
     different = pairs.row != pairs.col
     rows, columns, values = pairs.row[different], pairs.col[different], values[different]
     order = np.lexsort((columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-    near = rank < neighbours
-    kept = sparse.csr_array((values[near].astype(np.float32), (rows[near], columns[near])), shape=counts.shape)
-    return sparse.csr_array(kept + sparse.diags_array(np.full(counts.shape[0], own, np.float32)))
+    near = order[_places(rows[order]) < most]
+    return rows[near], columns[near], values[near].astype(np.float32)
 
 
-def item_knn(part: Part, near: sparse.csr_array, *, half_life_days: float) -> Scorer:
+def likeness(near: Nearest, items: int, *, neighbours: int, own: float) -> sparse.csr_array:
+    """Set up who is like whom, [items, items].
+
+    Args:
+        near: Of :func:`nearest`.
+        items: How many there are.
+        neighbours: How many of each item count.
+        own: The likeness of an item to itself: how far a user's own items are put first.
+    """
+    rows, columns, values = near
+    kept = _places(rows) < neighbours
+    others = sparse.csr_array((values[kept], (rows[kept], columns[kept])), shape=(items, items))
+    return sparse.csr_array(others + sparse.diags_array(np.full(items, own, np.float32)))
+
+
+def _places(rows: Ints) -> Ints:
+    """Number the places of each row, which stand together, from 0."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    places: Ints = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+    return places
+
+
+def item_knn(part: Part, like: sparse.csr_array, *, half_life_days: float) -> Scorer:
     """Sum the likeness of items to what the user had, the recent more."""
-    return lambda questions: (history_weights(part, questions, half_life_days) @ near).toarray()
+    return lambda questions: (history_weights(part, questions, half_life_days) @ like).toarray()
 
 
 def knn_settings() -> Iterator[dict[str, Any]]:
     """What item-kNN is tuned over."""
-    for neighbours, shrinkage, own, half_life in product((50, 200), (0.0, 10.0), (0.1, 0.3, 1.0), (30.0, 90.0, 365.0)):
+    for neighbours, shrinkage, own, half_life in product(NEIGHBOURS, (0.0, 10.0), (0.1, 0.3, 1.0), (30.0, 90.0, 365.0)):
         yield {"neighbours": neighbours, "shrinkage": shrinkage, "own": own, "half_life_days": half_life}
 
 
-@lru_cache(maxsize=1)
-def nearest(part: Part, neighbours: int, shrinkage: float, own: float) -> sparse.csr_array:
-    """Compare the items of a part; settings that differ by the half-life alone come one after the other."""
-    return likeness(together(part), neighbours=neighbours, shrinkage=shrinkage, own=own)
+@lru_cache(maxsize=2)
+def compared(part: Part, shrinkage: float) -> Nearest:
+    """Compare the items of a part: sorting all pairs takes longest, and two shrinkages are tried."""
+    return nearest(together(part), shrinkage=shrinkage)
 
 
 def tuned_knn(part: Part, setting: dict[str, Any]) -> Scorer:
     """Make item-kNN of one setting; baskets are counted once for a part."""
-    near = nearest(part, *(setting[name] for name in ("neighbours", "shrinkage", "own")))
-    return item_knn(part, near, half_life_days=setting["half_life_days"])
+    near, items = compared(part, setting["shrinkage"]), len(part.sequences.catalogue)
+    like = likeness(near, items, neighbours=setting["neighbours"], own=setting["own"])
+    return item_knn(part, like, half_life_days=setting["half_life_days"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from benchmarks.quality import floors, protocol
 from benchmarks.quality.data import DataSet
@@ -74,15 +75,28 @@ def test_own_items_come_before_popular_ones(part: protocol.Part) -> None:
     assert set(found[1][:2].tolist()) == {0, 1}
 
 
+@given(st.lists(st.lists(st.integers(0, 4), min_size=6, max_size=6), min_size=6, max_size=6), st.integers(1, 6))
+def test_the_nearest_are_the_most_alike_of_each_item(drawn: list[list[int]], most: int) -> None:
+    together = np.array(drawn) + np.array(drawn).T + np.diag([9] * 6)
+    like = together / (np.sqrt(np.outer(np.diag(together), np.diag(together))) + 1.0)
+    np.fill_diagonal(like, 0)
+    expected = np.zeros((6, 6))
+    for item, row in enumerate(like):
+        near = np.argsort(-row, kind="stable")[:most]
+        expected[item, near] = row[near]
+    found = floors.likeness(floors.nearest(sparse.csr_array(together), shrinkage=1.0), 6, neighbours=most, own=0.0)
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
+
+
 def test_likeness_is_the_cosine_of_baskets_before_the_cut(part: protocol.Part) -> None:
     counts = floors.together(part).toarray()
     assert counts[0, 1] == 2  # on the 1st by one user, on the 3rd by another
     assert counts[1, 1] == 3
     assert counts[3].tolist() == [0, 1, 0, 1, 0, 0]  # what was had after the cut is not counted
-    near = floors.likeness(floors.together(part), neighbours=1, shrinkage=1.0, own=0.5).toarray()
-    assert near[0, 1] == pytest.approx(2 / (np.sqrt(2 * 3) + 1))
-    assert near[1].tolist() == pytest.approx([2 / (np.sqrt(6) + 1), 0.5, 0, 0, 0, 0])  # the nearest, and itself
-    scores = floors.item_knn(
-        part, floors.likeness(floors.together(part), neighbours=5, shrinkage=0.0, own=0.0), half_life_days=1e9
-    )
+    near = floors.nearest(floors.together(part), shrinkage=1.0)
+    like = floors.likeness(near, 6, neighbours=1, own=0.5).toarray()
+    assert like[0, 1] == pytest.approx(2 / (np.sqrt(2 * 3) + 1))
+    assert like[1].tolist() == pytest.approx([2 / (np.sqrt(6) + 1), 0.5, 0, 0, 0, 0])  # the nearest, and itself
+    alike = floors.likeness(floors.nearest(floors.together(part), shrinkage=0.0), 6, neighbours=5, own=0.0)
+    scores = floors.item_knn(part, alike, half_life_days=1e9)
     assert scores(part.questions)[1, 3] == pytest.approx(1 / np.sqrt(3))  # 13 was had once, with 11, which 2 had
