@@ -70,10 +70,12 @@ class Pooled(nn.Module):
         if self.pool == "mean":
             weights = real.float() / real.sum(dim=1, keepdim=True).clamp_min(1)
             return (weights.unsqueeze(1) @ x).expand(-1, x_c.shape[1], -1)
-        pairs = x.unsqueeze(1), x_c.unsqueeze(2)
-        behaviours, candidates = torch.broadcast_tensors(*pairs)
-        seen = torch.cat([behaviours, candidates, behaviours * candidates], dim=-1)  # [users, C, L, 3 d]
-        weights = torch.where(real.unsqueeze(1), self.weigh(seen).squeeze(-1), 0.0)
+        first, bend, last = self.weigh
+        behaviour, now, both = first.weight.chunk(3, dim=1)  # of [behaviour, candidate, their product]
+        products = (both * x_c.unsqueeze(2)).flatten(1, 2)  # [users, C * 36, d]: the product itself is never made
+        seen = (x @ products.transpose(1, 2)).unflatten(2, (x_c.shape[1], -1))  # [users, L, C, 36]
+        seen = seen + (x @ behaviour.T).unsqueeze(2) + (x_c @ now.T + first.bias).unsqueeze(1)
+        weights = torch.where(real.unsqueeze(2), last(bend(seen)).squeeze(-1), 0.0).transpose(1, 2)
         return weights @ x
 
     def forward(self, *inputs: Tensor) -> Tensor:
