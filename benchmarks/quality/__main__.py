@@ -1,8 +1,8 @@
 """``make quality``: every system on every data set, over three seeds; ``build/quality.json``, and tables for the docs.
 
 The file: data set, part (``retrieval``, ``ranking``, ``variants``, ``chain``, ``index``, ``steady``, ``cold``,
-``findings``), system, metric, and there [mean, deviation] over seeds; a floor has no seed, and its deviation is 0, as
-is that of what has one seed. Settings stand in ``benchmarks/quality/chosen.py``.
+``findings``), system, metric, and there [mean, deviation] over seeds; a floor has no seed, and its deviation is 0.
+Settings stand in ``benchmarks/quality/chosen.py``.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.quality import measure, report
 from benchmarks.quality.data import DATA_SETS
+from models.memory import keep_what_is_freed
 
 OUT = Path("build/quality.json")
 PAGE = Path("docs/quality.md")
@@ -60,7 +61,7 @@ def measured(
     jobs = [(name, seed) for name in names for seed in (FLOORS, *seeds)]
     jobs.sort(key=lambda job: -SECONDS.get(job, 0))
     done: dict[tuple[str, int], Future[measure.Figures]] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), keep_what_is_freed) as pool:
         for name, seed in jobs:
             if seed == FLOORS:
                 done[name, seed] = pool.submit(measure.floors_of, name, short=short)

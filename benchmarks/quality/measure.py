@@ -21,12 +21,7 @@ CHOSEN_BY = ("new.hr@50", "all.hr@50")  # their sum
 LAST_DAY = "_last_day"  # the data set asked by each user's last day
 RANKER_LISTS = 4_000  # the most that rankers are fitted to; evenly spread over users
 CHAIN = ("all.ndcg@10", "new.ndcg@10")
-FIRST = 1  # the seed with which everything is measured
-ONE_SEED = {  # what would take too long with every seed
-    "online_retail": ("peers", "variants", "cold"),
-    "complete_journey": ("peers", "ranking", "cold", "index"),
-}
-LEFT_OUT = {"complete_journey": ("variants", "retrained", "rechub_bst")}  # and with any
+LEFT_OUT = {"complete_journey": ("variants", "retrained")}  # what would take too long
 
 
 def present(name: str) -> DataSet:
@@ -115,10 +110,8 @@ class Job:
     short: bool = False
 
     def measures(self, what: str) -> bool:
-        """Say whether *what* is measured with this seed."""
-        if what in LEFT_OUT.get(self.name, ()) or (self.short and what in ("peers", "rechub_bst")):
-            return False
-        return self.seed == FIRST or what not in ONE_SEED.get(self.name, ())
+        """Say whether *what* is measured."""
+        return what not in LEFT_OUT.get(self.name, ()) and not (self.short and what == "peers")
 
     @property
     def rankers(self) -> dict[str, ranking.RankSetting]:
@@ -148,14 +141,11 @@ def seed_of(job: Job) -> Figures:
         found = {"retrieval": rows, "findings": findings.measured(part, setting, judged, lines, seed=seed)}
     else:
         found = {"retrieval": rows, **steadiness(job, data, part, mind, setting, lines)}
-        if job.measures("ranking"):
-            found |= ranking_parts(job, data, part, mind, setting, lines)
-        if job.measures("cold"):
-            found |= cold_items(part, mind, setting, lines, seed=seed)
-        if job.measures("index"):
-            found["index"] = approximate.measured(part, mind, setting)
-            for how, row in found["index"].items():
-                lines.tell(f"index, {how}", row)
+        found |= ranking_parts(job, data, part, mind, setting, lines)
+        found |= cold_items(part, mind, setting, lines, seed=seed)
+        found["index"] = approximate.measured(part, mind, setting)
+        for how, row in found["index"].items():
+            lines.tell(f"index, {how}", row)
     lines.finish()
     return found
 
@@ -204,10 +194,11 @@ def ranking_parts(job: Job, data: DataSet, part: Part, mind: Network, setting: S
         orders[system] = ranking.order(asked["all"], ranker, how["all"])
         rows[system] = ranking.quality(orders[system], asked["all"])
         lines.tell(system, rows[system])
-    if job.measures("peers") and job.measures("rechub_bst"):
-        theirs = rechub.ranker_scores(train["all"], asked["all"], how["all"], seed=seed)
+    if job.measures("peers"):
+        judged_lists = asked["all"].with_a_truth()
+        theirs = rechub.ranker_scores(train["all"], judged_lists, how["all"], seed=seed)
         if theirs is not None:
-            rows["rechub_bst"] = ranking.quality(theirs, asked["all"])
+            rows["rechub_bst"] = ranking.quality(theirs, judged_lists)
             lines.tell("torch-rechub's BST", rows["rechub_bst"])
     of_new = ranking.fit(train["new"], "bst", how["new"], seed=seed)
     published = {

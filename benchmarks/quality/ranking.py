@@ -73,6 +73,10 @@ class Lists:
         """Keep *rows*, a mask or positions."""
         return replace(self, questions=self.questions.take(rows), found=self.found.take(rows))
 
+    def with_a_truth(self) -> "Lists":
+        """Keep the lists of which a candidate came true: one learns from them alone, and measures no others."""
+        return self.take((self.found.labels == POSITIVE).any(axis=1))
+
 
 def retrieve(part: Part, questions: Examples, score: Scorer, *, new: bool = False) -> Lists:
     """Retrieve for every question, and say which candidates the user had on that day.
@@ -124,9 +128,10 @@ def inputs_of(lists: Lists, setting: RankSetting) -> dict[str, npt.NDArray[Any]]
 
 def drawn(lists: Lists, setting: RankSetting, *, seed: list[int]) -> tuple[Lists, npt.NDArray[np.bool_]]:
     """Keep the positives of each list that has any, and draw negatives of it; says which places are filled, [N, C]."""
-    useful = lists.take((lists.found.labels == POSITIVE).any(axis=1))
+    useful = lists.with_a_truth()
     options = setting.options
-    kept, filled = draw_negatives(useful.found, positives=options.targets, ratio=options.ratio, seed=seed)
+    keys = np.random.default_rng(seed).random(useful.found.items.shape)
+    kept, filled = draw_negatives(useful.found, keys, positives=options.targets, ratio=options.ratio)
     return replace(useful, found=kept), filled
 
 

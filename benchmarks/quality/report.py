@@ -40,7 +40,7 @@ SYSTEMS = {
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "retrieval": ("retrieval", ("new.hr@50", "new.ndcg@50", "new.ndcg@10", "all.hr@50", "all.ndcg@10")),
     "ranking": ("order of MIND's candidates", ("auc", "gauc", "ndcg@10")),
-    "variants": ("one change of BST, all told 30 behaviours", ("auc", "gauc", "ndcg@10")),
+    "variants": ("one change of BST, all told 20 behaviours", ("auc", "gauc", "ndcg@10")),
     "chain": ("what is published", ("all.ndcg@10", "new.ndcg@10")),
     "index": ("MIND's vectors, asked of one night", ("all.hr@50", "all.hr@100", "new.hr@50", "new.hr@100", "lists")),
     "steady": ("the best 50, before and after", ("overlap@50", "new.hr@50")),

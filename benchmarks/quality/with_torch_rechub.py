@@ -21,6 +21,8 @@ from torch_rechub.models.ranking import BST
 from torch_rechub.trainers import CTRTrainer, MatchTrainer
 from torch_rechub.utils.data import MatchDataGenerator, TorchDataset
 
+from models.memory import keep_what_is_freed
+
 WIDTH, INTERESTS = 64, 4
 EACH = 16  # of an embedding of its BST, which wants the same for every feature
 
@@ -96,6 +98,7 @@ def main() -> None:
     """Fit what ``how.json`` names, and write what it gives."""
     folder = Path(sys.argv[1])
     how = json.loads((folder / "how.json").read_text())
+    keep_what_is_freed()  # as ours does
     torch.set_num_threads(1)
     torch.manual_seed(how["seed"])
     train, asked = dict(np.load(folder / "train.npz")), dict(np.load(folder / "asked.npz"))
