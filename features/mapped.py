@@ -3,6 +3,8 @@
 import math
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,13 @@ from numpy.typing import DTypeLike, NDArray
 from artifacts.errors import NightrecError
 
 HELD = 256 << 20  # bytes of an array that a process holds itself
+ROWS = 1_000_000  # of a large array, that are worked on at once
+
+
+def blocks(length: int) -> Iterator[slice]:
+    """Cut *length* rows into slices of ``ROWS``, the last one shorter; none are one slice of none."""
+    for start in range(0, max(length, 1), ROWS):
+        yield slice(start, min(start + ROWS, length))
 
 
 def zeros(shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
@@ -38,12 +47,47 @@ def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) 
     if not size:
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            place = folder or tempfile.gettempdir()
-            raise NightrecError(
-                f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
-                "folder in TMPDIR"
-            ) from error
+        _reserve(file, 0, size, folder)
         return np.asarray(np.memmap(file, kind, "r+", shape=shape))
+
+
+def joined(parts: Iterable[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Join arrays as ``np.concatenate`` does, in files like those of :func:`mapped`, where temporary files lie.
+
+    Args:
+        parts: One or more, each with an array for each column; a part is written before the next one is made.
+
+    Raises:
+        NightrecError: If the disk has no room for them.
+    """
+    with ExitStack() as stack:
+        files: list[Any] = []
+        for part in parts:
+            files = files or [stack.enter_context(tempfile.TemporaryFile()) for _ in part]
+            for file, array in zip(files, part, strict=True):
+                _reserve(file, file.tell(), array.nbytes)
+                file.write(np.ascontiguousarray(array))
+        return [_read(file, like) for file, like in zip(files, part, strict=True)]
+
+
+def _reserve(file: Any, start: int, size: int, folder: Path | None = None) -> None:
+    """Take the room for *size* bytes from *start* of a file, so that no later write finds none."""
+    if not size:
+        return
+    try:
+        os.posix_fallocate(file.fileno(), start, size)
+    except OSError as error:
+        place = folder or tempfile.gettempdir()
+        raise NightrecError(
+            f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
+            "folder in TMPDIR"
+        ) from error
+
+
+def _read(file: Any, like: NDArray[Any]) -> NDArray[Any]:
+    """Map a file of rows whose kind and width are those of *like*."""
+    width = like.dtype.itemsize * math.prod(like.shape[1:])
+    shape = (file.tell() // width if width else len(like), *like.shape[1:])
+    return (
+        np.asarray(np.memmap(file, like.dtype, "r+", shape=shape)) if math.prod(shape) else np.zeros(shape, like.dtype)
+    )

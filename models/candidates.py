@@ -1,6 +1,6 @@
 """What BST learns from: the night's own kind of candidates, as they would have been at the time of each example."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from artifacts.bundle import Role, input_names
 from features.encode import NO_ITEM, item_features
-from features.mapped import mapped
+from features.mapped import joined, mapped
 from features.sequences import Sequences, history_at
-from models.examples import DAY_US, EventIndex, Examples, Floats, Ints, earlier_events
-from models.lists import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, draw_negatives, ranker_inputs
+from models.events import DAY_US, EventIndex, Floats, Ints, earlier_events
+from models.examples import Examples
+from models.lists import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, columns_of, draw_negatives, ranker_inputs
 from models.losses import serving_scores
 from models.mind import Mind
 
@@ -25,6 +26,7 @@ __all__ = [  # what is known of lists without torch is given from here too
     "Candidates",
     "Night",
     "Popularity",
+    "columns_of",
     "draw_negatives",
     "excluded",
     "in_chunks",
@@ -32,6 +34,7 @@ __all__ = [  # what is known of lists without torch is given from here too
     "popularity_of",
     "ranker_inputs",
     "retrieve",
+    "retrieved",
     "search",
     "user_interests",
 ]
@@ -97,8 +100,10 @@ def popularity_of(index: EventIndex, now_us: Ints, items: int, night: Night) -> 
     """
     if not night.popularity_weight:
         return None
-    days = index.days(now_us)
-    first, end = (int(days.min()), int(days.max()) + 1) if len(days) else (0, 0)
+    first = end = 0
+    if len(now_us):
+        first, last = (int(day) for day in index.days(np.array([now_us.min(), now_us.max()])))
+        end = last + 1
     logs = mapped((end - first, items), np.float32)  # of a large shop these are gigabytes
     for row, events in enumerate(index.popularity_by_day(first, end, items, night.popular_days)):
         logs[row] = np.log1p(events).astype(np.float32) * np.float32(night.popularity_weight)
@@ -155,6 +160,17 @@ def retrieve(
 ) -> Candidates:
     """Retrieve for every example as the night would at that time, and say which candidates came true.
 
+    They lie in files without a name (:mod:`features.mapped`).
+    """
+    found = retrieved(sequences, examples, index, mind=mind, night=night, batch=batch)
+    return Candidates(*joined(columns_of(some) for _, some in found))
+
+
+def retrieved(
+    sequences: Sequences, examples: Examples, index: EventIndex, *, mind: Mind, night: Night, batch: int = 512
+) -> Iterator[tuple[Examples, Candidates]]:
+    """Retrieve for some examples after the other as the night would at that time, and say which candidates came true.
+
     Only what is retrieved is labelled, a target too: at night BST will see nothing else, and a target that retrieval
     misses would teach it that a low retrieval score is a good sign.
     """
@@ -162,7 +178,6 @@ def retrieve(
     vectors = item_vectors(mind, catalogue)
     eligible = torch.from_numpy(sequences.catalogue["eligible"].to_numpy().copy())
     popularity = popularity_of(index, examples.now_us, len(sequences.catalogue), night)
-    parts = []
     for start in range(0, max(len(examples), 1), batch):  # none are retrieved for in a batch of none
         asked = examples.take(np.arange(start, min(start + batch, len(examples))))
         inputs = history_at(sequences, asked.users, asked.now_us, asked.ends, mind.spec)
@@ -176,5 +191,4 @@ def retrieve(
         labels[items == NO_ITEM] = UNUSED
         wanted = np.where(asked.weights > 0, asked.targets, NO_ITEM - 1)
         labels[(items[:, :, None] == wanted[:, None, :]).any(axis=-1)] = POSITIVE
-        parts.append(Candidates(items, scores, labels.astype(np.int8)))
-    return Candidates(*(np.concatenate([getattr(part, name) for part in parts]) for name in Candidates.__slots__))
+        yield asked, Candidates(items, scores, labels.astype(np.int8))

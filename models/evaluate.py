@@ -21,7 +21,8 @@ from models.candidates import (
     ranker_inputs,
     user_interests,
 )
-from models.examples import EventIndex, Examples, Floats, Ints, earlier_events, users_of
+from models.events import EventIndex, Floats, Ints, earlier_events, users_of
+from models.examples import Examples
 from models.losses import serving_scores
 from models.mind import Mind
 

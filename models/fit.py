@@ -1,7 +1,5 @@
 """Fitting MIND and BST: training data in, a checkpoint out."""
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -16,26 +14,29 @@ from artifacts.bundle import FeatureSpec, Role, input_names
 from artifacts.errors import UsageError
 from features.day import data_day
 from features.encode import item_features
-from features.sequences import Sequences, history_at
+from features.sequences import Sequences
 from features.vocabulary import Vocabulary
+from models.batches import bst_batches, kept_lists, mind_batches, mind_examples, spread
 from models.bst import Bst, BstConfig
-from models.candidates import POSITIVE, Night, Popularity, draw_negatives, popularity_of, ranker_inputs, retrieve
+from models.candidates import Night, Popularity, popularity_of
 from models.checkpoint import Checkpoint, build, checkpoint_of, save_checkpoint
 from models.course import NO_COURSE, Course
-from models.examples import EventIndex, Examples, Split, Window, days_of, make_stale, next_events
+from models.events import EventIndex, known_events
+from models.examples import Split, Window
 from models.loop import run_loop
 from models.mind import Mind, MindConfig
 from models.options import BST_OPTIONS, MIND_OPTIONS, FitOptions
-from models.trainers import Batch, Batches, BstTrainer, Epoch, MindTrainer, reproducible, sampler_of
+from models.trainers import Batches, BstTrainer, MindTrainer, reproducible, sampler_of
 from models.warm import start_warm
 
-__all__ = [  # the options are given from here too: who fits from Python needs one import
+__all__ = [  # the options and batches are given from here too: who fits from Python needs one import
     "BST_OPTIONS",
     "MIND_OPTIONS",
     "FitOptions",
     "after_retrieval",
     "bst_batches",
     "calibrate",
+    "event_counts",
     "fit_bst",
     "fit_mind",
     "forget_untrained",
@@ -46,7 +47,7 @@ __all__ = [  # the options are given from here too: who fits from Python needs o
 ]
 
 SMALL_CATALOGUE = 10_000  # items up to which MIND is compared with all of them
-KEPT_LISTS = 1_000  # of BST's lists, by which an export in narrower arithmetic is judged
+CALIBRATION_LISTS = 20_000  # of BST's lists, by which its residual is started
 
 
 def fit_mind(
@@ -93,7 +94,9 @@ def fit_mind(
 
 
 def _popularity(sequences: Sequences, split: Split, weight: float, days: int) -> Popularity | None:
-    """Work out what the loss adds to scores on each day of training and validation."""
+    """Work out what the loss adds to scores on each day of training and validation; None for the weight 0."""
+    if not weight:
+        return None
     index = EventIndex(sequences, zone=split.zone, until_us=split.valid.end_us)
     moments = np.array([split.train.start_us, split.valid.end_us - 1])
     night = Night(popular_days=days, popularity_weight=weight)
@@ -203,110 +206,17 @@ def mind_trainer(
     return MindTrainer(mind, input_names(Role.USER, mind.spec), rows, sampler, added)
 
 
-def mind_batches(
-    sequences: Sequences,
-    split: Split,
-    *,
-    spec: FeatureSpec,
-    options: FitOptions,
-    training: bool = True,
-    popularity: Popularity | None = None,
-) -> Batches:
-    """Batches for :class:`models.trainers.MindTrainer`; those of training differ from epoch to epoch."""
-    asked = mind_examples(sequences, split, options, training=training)
-
-    def begin(epoch: int) -> Epoch:
-        examples = asked(epoch)
-
-        def assemble(rows: npt.NDArray[np.int64]) -> Batch:
-            some = examples.take(rows)
-            told = history_at(sequences, some.users, some.now_us, some.ends, spec)
-            inputs: dict[str, npt.NDArray[Any]] = {name: told[name] for name in input_names(Role.USER, spec)}
-            if popularity is not None:
-                inputs["day"] = popularity.rows(some.now_us)
-            return inputs, some.targets, some.weights
-
-        return Epoch(len(examples), assemble)
-
-    return Batches(begin, batch=options.batch, seed=options.seed if training else None)
-
-
-def mind_examples(
-    sequences: Sequences, split: Split, options: FitOptions, *, training: bool
-) -> Callable[[int], Examples]:
-    """Say what each epoch asks, as ``options.asks`` has it; validation asks the same every time."""
-    window, half_life = (split.train, options.half_life_days) if training else (split.valid, 0.0)
-    if options.asks == "day":
-        days = days_of(sequences, window, zone=split.zone, half_life_days=half_life)
-        return lambda epoch: days.ask(options.targets, seed=[options.seed, epoch if training else 0])
-
-    def events(epoch: int) -> Examples:
-        shift = epoch % options.targets if training else 0
-        examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life, shift=shift)
-        if not training:
-            return examples
-        return make_stale(sequences, examples, rate=options.stale_rate, seed=[options.seed, epoch])
-
-    return events
-
-
-def bst_batches(
-    sequences: Sequences,
-    split: Split,
-    *,
-    spec: FeatureSpec,
-    mind: Mind,
-    night: Night,
-    options: FitOptions,
-    training: bool = True,
-) -> Batches:
-    """Batches for :class:`models.trainers.BstTrainer`; in training every epoch draws other negatives."""
-    window = split.train if training else split.valid
-    index = EventIndex(sequences, zone=split.zone, until_us=window.end_us)
-    half_life = options.half_life_days if training else 0.0
-    examples = next_events(sequences, window, targets=options.targets, half_life_days=half_life)
-    candidates = retrieve(sequences, examples, index, mind=mind, night=night)
-    useful = (candidates.labels == POSITIVE).any(axis=1)
-    examples, candidates = examples.take(useful), candidates.take(useful)
-
-    def begin(epoch: int) -> Epoch:
-        seed = [options.seed, epoch if training else 0]
-        drawn, filled = draw_negatives(candidates, positives=options.targets, ratio=options.ratio, seed=seed)
-        weights = filled * examples.weights.max(axis=1, initial=0.0)[:, None]
-        if training:
-            weights = np.where(drawn.labels == POSITIVE, options.positive_weight, 1.0) * weights
-
-        def assemble(rows: npt.NDArray[np.int64]) -> Batch:
-            kept = drawn.take(rows)
-            inputs = ranker_inputs(sequences, examples.take(rows), index, kept, spec=spec, night=night)
-            return inputs, (kept.labels == POSITIVE).astype(np.float32), weights[rows].astype(np.float32)
-
-        return Epoch(len(examples), assemble)
-
-    return Batches(begin, batch=options.batch, seed=options.seed if training else None)
-
-
-def kept_lists(batches: Batches, most: int = KEPT_LISTS) -> dict[str, npt.NDArray[Any]]:
-    """Keep some lists of BST's batches, evenly spread: its inputs, and ``label`` [N, C] as in a checkpoint."""
-    wanted = max(1, math.ceil(most * len(batches) / max(batches.examples, 1)))
-    chosen = np.unique(np.linspace(0, len(batches) - 1, wanted).round().astype(int))
-    parts = [batches[int(index)] for index in chosen]
-    labels = [np.where(weights > 0, labels, -1).astype(np.int8) for _, labels, weights in parts]
-    kept = {name: np.concatenate([inputs[name] for inputs, _, _ in parts]) for name in parts[0][0]}
-    return {name: array[:most] for name, array in {**kept, "label": np.concatenate(labels)}.items()}
-
-
 def calibrate(bst: Bst, batches: Batches) -> None:
     """Start the residual where cross features alone predict best: logistic regression of the labels on them.
 
     They have scales of their own, and one candidate in many comes true. From the retrieval score as it is, the first
     epochs would be spent on a few numbers that Newton's method finds at once, and where lists are few the layers would
-    learn those by heart before the weights are right.
+    learn those by heart before the weights are right. Of many lists it takes ``CALIBRATION_LISTS``, evenly spread.
     """
     head = bst.head
     if head.wide is None:
         return
-    parts = [batches[index] for index in range(len(batches))]
+    parts = spread(batches, CALIBRATION_LISTS)
     kept = [weights > 0 for _, _, weights in parts]
     columns = (
         [inputs["cross"][k] for (inputs, _, _), k in zip(parts, kept, strict=True)],
@@ -328,8 +238,10 @@ def calibrate(bst: Bst, batches: Batches) -> None:
 
 def event_counts(sequences: Sequences, split: Split) -> npt.NDArray[np.int64]:
     """Count each catalogue item's events before the end of training, [items]."""
-    known = (sequences.items >= 0) & (sequences.times_us < split.train.end_us)
-    return np.bincount(sequences.items[known], minlength=len(sequences.catalogue))
+    counts = np.zeros(len(sequences.catalogue), dtype=np.int64)
+    for _, items, _ in known_events(sequences, split.train.end_us):
+        counts += np.bincount(items, minlength=len(counts))
+    return counts
 
 
 def forget_untrained(module: Mind | Bst, sequences: Sequences, split: Split) -> None:

@@ -10,7 +10,8 @@ from artifacts.bundle import FeatureSpec, Role, input_names
 from features.cross import NEVER, cross_features
 from features.encode import item_features, take_items
 from features.sequences import Sequences, history_at
-from models.examples import EventIndex, Examples, Floats, Ints
+from models.events import EventIndex, Floats, Ints
+from models.examples import Examples
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 
@@ -55,26 +56,29 @@ class Candidates:
         return Candidates(self.items[rows], self.scores[rows], self.labels[rows])
 
 
+def columns_of(rows: Examples | Candidates) -> tuple[npt.NDArray[Any], ...]:
+    """Give the arrays of some rows in their order."""
+    return tuple(getattr(rows, name) for name in type(rows).__slots__)
+
+
 def draw_negatives(
-    candidates: Candidates, *, positives: int, ratio: int, seed: list[int]
+    candidates: Candidates, keys: npt.NDArray[np.float64], *, positives: int, ratio: int
 ) -> tuple[Candidates, npt.NDArray[np.bool_]]:
     """Keep each example's positives, and for each of them *ratio* of its negatives, drawn without replacement.
 
     Args:
         candidates: Of N examples.
+        keys: Drawn from 0 to below 1, [N, C]: the negatives with the least are kept.
         positives: The most positives of an example.
         ratio: Negatives for a positive; fewer where fewer were retrieved.
-        seed: What the draw follows from.
 
     Returns:
         Candidates [N, positives * (1 + ratio)], positives first, and which of the places are filled.
     """
     width = min(positives * (1 + ratio), candidates.items.shape[1])
-    keys = np.random.default_rng(seed).random(candidates.items.shape)
-    keys[candidates.labels == POSITIVE] -= 1.0
-    keys[candidates.labels == UNUSED] += 1.0
+    keys = keys - (candidates.labels == POSITIVE) + (candidates.labels == UNUSED)
     order = np.argsort(keys, axis=1, kind="stable")[:, :width]
-    kept = Candidates(*(np.take_along_axis(getattr(candidates, name), order, 1) for name in Candidates.__slots__))
+    kept = Candidates(*(np.take_along_axis(column, order, 1) for column in columns_of(candidates)))
     wanted = (candidates.labels == POSITIVE).sum(axis=1, keepdims=True) * (1 + ratio)
     return kept, (np.arange(width) < wanted) & (kept.labels != UNUSED)
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from features.encode import NO_ITEM
 from features.sequences import Sequences
-from models.examples import DAY_US, Examples, Ints, Window, earlier_events, next_day
+from models.events import DAY_US, Ints, earlier_events
+from models.examples import Examples, Window, next_day
 
 KS = (10, 50, 100)
 Bools = npt.NDArray[np.bool_]

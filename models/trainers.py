@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from features.mapped import blocks, mapped
 from models.backend import keras
 from models.bst import Bst
 from models.candidates import CHUNK, in_chunks
@@ -65,13 +66,24 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         self._epoch = begin(0)
         self._first = self._epoch.examples
         self._batches = max(1, -(-self._epoch.examples // batch))
-        self._order = self._cut()
+        self._order = self._shuffled()
 
-    def _cut(self) -> list[npt.NDArray[np.int64]]:
-        rows = np.arange(self._epoch.examples)
-        if self._seed is not None:
-            rows = np.random.default_rng([self._seed, self.number]).permutation(rows)
-        return np.array_split(rows, self._batches)
+    def _shuffled(self) -> npt.NDArray[np.int64] | None:
+        """Put the epoch's rows into its order, [examples]; None where that is their own."""
+        if self._seed is None:
+            return None
+        order = mapped((self._epoch.examples,), np.int64)
+        for block in blocks(len(order)):
+            order[block] = np.arange(block.start, block.stop)
+        np.random.default_rng([self._seed, self.number]).shuffle(order)
+        return order
+
+    def _rows(self, index: int) -> npt.NDArray[np.int64]:
+        """Give a batch's rows: the first ones have one more where the examples do not come out even."""
+        size, more = divmod(self._epoch.examples, self._batches)
+        start = index * size + min(index, more)
+        stop = start + size + (index < more)
+        return np.arange(start, stop) if self._order is None else self._order[start:stop]
 
     @property
     def examples(self) -> int:
@@ -84,14 +96,14 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
 
     def __getitem__(self, index: int) -> Batch:
         """Put a batch together."""
-        return self._epoch.assemble(self._order[index])
+        return self._epoch.assemble(self._rows(index))
 
     def on_epoch_begin(self) -> None:
         """Go on to the next epoch's examples and order."""
         if self._running:
             self.number += 1
             self._epoch = self._begin(self.number)
-            self._order = self._cut()
+            self._order = self._shuffled()
         self._running = True
 
     def go_on_after(self, number: int) -> None:

@@ -12,7 +12,8 @@ from batch.towers import encode_items, item_vectors
 from features.encode import NO_ITEM
 from features.mapped import zeros
 from features.sequences import Sequences, ends_before, history_at
-from models.examples import EventIndex, Examples
+from models.events import EventIndex
+from models.examples import Examples
 from models.lists import UNUSED, Candidates, Night, ranker_inputs
 from models.protocol import KS, Lists, Questions
 from nightrec.config import Config

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from artifacts.bundle import Role, input_names
-from models import fit as module
 from models.candidates import Night, popularity_of
 from models.evaluate import hit_rate, ranks_of
-from models.examples import EventIndex
+from models.events import EventIndex
+from models.examples import next_events
 from models.fit import FitOptions, fit_mind, mind_batches, mind_trainer
 from models.losses import sampled_softmax, score_targets, serving_scores
 from models.mind import Mind, MindConfig
@@ -58,7 +58,7 @@ def test_a_batch_knows_its_examples_days(sequences, asked, split):
     """The row of each example is what everybody did on the days before its own."""
     _, batches, trainer = asked
     inputs, _, _ = batches[0]
-    examples = module.next_events(sequences, split.valid, targets=OPTIONS.targets)
+    examples = next_events(sequences, split.valid, targets=OPTIONS.targets)
     assert len({int(day) for day in inputs["day"]}) > 1
     for row in (0, len(inputs["day"]) - 1):
         expected = counted(sequences, examples.now_us[row])
