@@ -262,11 +262,11 @@ def _write_tables(
         ):
             write(path, [table], table.schema)
         advance = stack.enter_context(progress("writing", histories.counts["users"]))
+        read = histories.read if request.inputs.behaviours == "interactions" else None
         with histories.scanning():
             _write_users(layout, request.shards, histories, sample.schema, said, advance)
-        read = histories.read if request.inputs.behaviours == "interactions" else None
-        if read:
-            leave(layout, histories, sample.schema.field("user_id").type, write)
+            if read:
+                leave(layout, histories, sample.schema.field("user_id").type, write)
         return counts | histories.counts, read
 
 

@@ -16,7 +16,7 @@ from features.day import data_day
 from features.encode import behaviour_features, bucket_gaps, item_features, places
 from features.inputs import Inputs
 from features.ordered import Engine, Ordered, open_ordered, profile_columns
-from features.streams import EventStream
+from features.streams import COUNTS, EventStream
 from features.times import SECOND
 from features.vocabulary import Vocabulary
 
@@ -133,11 +133,13 @@ class Histories:
 
     def carried_users(self) -> Iterator[pa.RecordBatch]:
         """Stream every user who did something, as ``schemas.carried_users``: with excluded items alone, 0 events."""
-        sql = """
-            SELECT user_id, coalesce(warm.events, 0) AS events
-            FROM users JOIN doers USING (user_id) LEFT JOIN warm ON warm.u = users.rowid ORDER BY users.rowid
-        """
-        return self._ordered.stream(sql, CHUNK_EVENTS)
+        counts = EventStream(self._ordered.stream("SELECT u, events FROM warm", CHUNK_EVENTS), COUNTS)
+        for batch in self._ordered.stream("SELECT users.rowid AS u, user_id FROM users WHERE did", CHUNK_EVENTS):
+            users, ids = batch.column("u").to_numpy(), batch.column("user_id")
+            some = counts.before(int(users[-1]) + 1 if len(users) else 0)
+            events = np.zeros(len(users), np.int64)
+            events[np.searchsorted(users, some.column("u").to_numpy())] = some.column("events").to_numpy()
+            yield pa.RecordBatch.from_arrays([ids, pa.array(events)], schema=schemas.carried_users(ids.type))
 
     def carried_events(self) -> Iterator[pa.RecordBatch]:
         """Stream every event, as ``schemas.carried_events``."""

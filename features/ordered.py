@@ -24,7 +24,7 @@ from features.day import data_day
 from features.events import event_schema, read_events
 from features.hashing import QUIET, hash_sql
 from features.inputs import IdTypes, Inputs, check_inputs, files_of, read_batches
-from features.streams import EVENTS
+from features.streams import COUNTS, EVENTS, counted
 from features.types import widen
 from features.vocabulary import UNKNOWN, Vocabulary
 from features.weights import Weighing
@@ -55,11 +55,11 @@ class Ordered:
 
     Tables, each in the order of its rows:
 
-    * ``users``: ``shard``, ``hash``, ``user_id`` and :func:`profile_columns`, by shard, then id; the row id is *u*
+    * ``users``: ``shard``, ``hash``, ``user_id``, ``did`` (whether they did something, with excluded items alone too)
+      and :func:`profile_columns`, by shard, then id; the row id is *u*
     * ``events``: ``u``, ``item`` (row in ``item_ids``), ``time_us``, by u, then newest first, then greatest item id;
       and ``weight``, where weights are asked for
-    * ``warm``: ``u`` and ``events``, how many, of each user who has any, in no order
-    * ``doers``: ``user_id`` of everyone who did something, excluded or with excluded items alone too, in no order
+    * ``warm``: ``u`` and ``events``, how many, of each user who has any, by u
 
     A scan of one table, with no condition or with one that compares a column to constants, keeps that order: DuckDB
     guarantees it under ``preserve_insertion_order``. Any other query needs an ``ORDER BY``, a long ``IN`` included.
@@ -98,7 +98,8 @@ class Ordered:
 
 
 _TOLD = 3 / 4  # of its limit: it holds up to a third more than it is told
-_SCANNED = 1 / 3  # of that is enough where tables are read in their order
+_SCANNED = 1 / 6  # of that is more than enough where tables are read in their order
+_A_LITTLE_AHEAD = "SET streaming_buffer_size = '1MB'"  # in place of 10: what a stream computes before it is asked
 _CHUNK_USERS, _CHUNK_EVENTS = 4_096, 131_072  # rows that are carried on at once
 _OF_A_FILE = ("interactions_read", "interactions_null", "interactions_future", "interactions_before_1970")
 
@@ -154,8 +155,9 @@ def open_ordered(
                 _create(
                     connection, "carried", schemas.carried_users(types.user_id), carried.users if carried else iter(())
                 )
-                counts |= _load_users(connection, inputs, types, spec, vocabularies, shards)
-                read = WhatWasRead(files, _excluded(connection))
+                of_users, excluded = _load_users(connection, inputs, types, spec, vocabularies, shards)
+                counts |= of_users
+                read = WhatWasRead(files, excluded)
                 item_ids, codes = _load_items(connection, inputs, types, catalogue, vocabularies["item_id"], carried)
                 counts |= _order_events(connection, counts, item_ids, now_us, carried, weighed=weighing is not None)
                 bounds = _bounds(connection, shards)
@@ -238,8 +240,11 @@ def _load_users(
     spec: FeatureSpec,
     vocabularies: Mapping[str, Vocabulary],
     shards: int,
-) -> dict[str, int]:
-    """Fill ``users``: who is listed or did something, less who is excluded."""
+) -> tuple[dict[str, int], pa.Array]:
+    """Fill ``users``: who is listed or did something, less who is excluded.
+
+    Beside the counts stand the excluded users who had done something, ascending.
+    """
     profile = profile_columns(spec)
     listed_schema = pa.schema([("user_id", types.user_id), *((name, pa.int32()) for name in profile)])
     _create(connection, "listed", listed_schema, _listed(inputs, listed_schema, spec, vocabularies))
@@ -253,18 +258,24 @@ def _load_users(
         )
     connection.register("gone", pa.table({"id": read_excluded(inputs.exclude_users, types.user_id)}))
     connection.execute("CREATE TABLE excluded_users AS SELECT id FROM gone")
-    connection.execute("CREATE TABLE doers AS SELECT user_id FROM raw UNION SELECT user_id FROM carried")
-    connection.execute("CREATE TABLE people AS SELECT user_id FROM doers UNION SELECT user_id FROM listed")
     known = "".join(f", coalesce({name}, {UNKNOWN}) AS {name}" for name in profile)
+    connection.execute(f"""
+        CREATE TABLE people AS
+        SELECT user_id, coalesce(did, false) AS did{known}
+        FROM (SELECT user_id, true AS did FROM (SELECT user_id FROM raw UNION SELECT user_id FROM carried))
+        FULL JOIN listed USING (user_id)
+    """)
     connection.execute(f"""
         CREATE TABLE users AS
         SELECT CAST(hash % {shards} AS INTEGER) AS shard, * FROM (
-            SELECT {hash_sql("user_id")} AS hash, user_id{known}
-            FROM people LEFT JOIN listed USING (user_id)
-            WHERE user_id NOT IN (SELECT id FROM excluded_users)
+            SELECT {hash_sql("user_id")} AS hash, *
+            FROM people WHERE user_id NOT IN (SELECT id FROM excluded_users)
         )
         ORDER BY shard, user_id
     """)
+    excluded = connection.sql("""
+        SELECT user_id FROM people WHERE did AND user_id IN (SELECT id FROM excluded_users) ORDER BY user_id
+    """).to_arrow_table()
     people, users = _number(connection, "FROM people"), _number(connection, "FROM users")
     unknown = {
         f"users_{name}_unknown": _number(connection, f"FROM users WHERE {column} = {UNKNOWN}")
@@ -272,15 +283,8 @@ def _load_users(
     }
     for table in ("people", "listed"):
         connection.execute(f"DROP TABLE {table}")
-    return {"users": users, "users_excluded": people - users, **unknown}
-
-
-def _excluded(connection: duckdb.DuckDBPyConnection) -> pa.Array:
-    """Name the excluded users who had done something, ascending."""
-    table = connection.sql("""
-        SELECT DISTINCT id FROM excluded_users WHERE id IN (SELECT user_id FROM doers) ORDER BY id
-    """).to_arrow_table()
-    return table.column("id").combine_chunks()
+    counts = {"users": users, "users_excluded": people - users, **unknown}
+    return counts, excluded.column("user_id").combine_chunks()
 
 
 def _listed(
@@ -351,7 +355,8 @@ def _order_events(
     with_excluded = raw - of_excluded - _number(connection, f"FROM {'fresh' if carried else 'events'}")
     if carried:
         _carry_events(connection, item_ids, carried)
-    connection.execute("CREATE TABLE warm AS SELECT u, count(*) AS events FROM events GROUP BY u")
+    with connection.cursor() as cursor:  # this connection is busy while it fills the table
+        _create(connection, "warm", COUNTS, counted(_fetched(cursor, "SELECT u FROM events", _CHUNK_EVENTS)))
     return {
         "interactions": _number(connection, "FROM events"),
         "interactions_of_excluded_users": of_excluded + (carried.of_excluded_users if carried else 0),
@@ -381,6 +386,7 @@ def _bounds(connection: duckdb.DuckDBPyConnection, shards: int) -> NDArray[np.in
 
 def _fetched(cursor: duckdb.DuckDBPyConnection, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
     cursor.execute(QUIET)
+    cursor.execute(_A_LITTLE_AHEAD)
     yield from cursor.sql(sql).to_arrow_reader(rows)
 
 

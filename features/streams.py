@@ -1,11 +1,13 @@
-"""Streams of record batches, taken part by part: so many rows, or all that belongs to the users before one."""
+"""Streams of record batches, taken part by part: so many rows, or all of the users before one; or counted by user."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 EVENTS = pa.schema([("u", pa.int64()), ("item", pa.int32()), ("time_us", pa.int64())])
+COUNTS = pa.schema([("u", pa.int64()), ("events", pa.int64())])
 
 
 class Rows:
@@ -45,11 +47,11 @@ class Rows:
 
 
 class EventStream(Rows):
-    """Events in the order of u, taken user range by user range."""
+    """Events, or other rows of users, in the order of u, taken user range by user range."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Take from *batches* of ``EVENTS``."""
-        super().__init__(batches, EVENTS)
+    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema = EVENTS) -> None:
+        """Take from *batches* of *schema*, which has a column ``u``."""
+        super().__init__(batches, schema)
 
     def before(self, stop: int) -> pa.Table:
         """Take what is left of the users before *stop*."""
@@ -60,3 +62,22 @@ class EventStream(Rows):
             return self._cut(0)
         cut = int(np.searchsorted(last.column("u").to_numpy(), stop))
         return self._cut(sum(batch.num_rows for batch in whole) + cut)
+
+
+def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Count the rows of each user who has any, of a stream in the order of u; gives ``COUNTS`` in that order."""
+    users, events = np.empty(0, np.int64), np.empty(0, np.int64)
+    for batch in batches:
+        found, rows = np.unique(batch.column("u").to_numpy(), return_counts=True)
+        if len(users) and len(found) and users[0] == found[0]:  # who was last in one batch goes on in the next
+            rows[0] += events[0]
+            users, events = found, rows
+        else:
+            users, events = np.append(users, found), np.append(events, rows)
+        yield _counts(users[:-1], events[:-1])
+        users, events = users[-1:], events[-1:]
+    yield _counts(users, events)
+
+
+def _counts(users: NDArray[np.int64], events: NDArray[np.int64]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(users), pa.array(events)], schema=COUNTS)
