@@ -257,9 +257,10 @@ class MindTrainer(_Trainer):
         if added is None:
             return scores
         day = x["day"].to(self.device).long()
-        if isinstance(items, Tensor) and items.ndim > 1:
-            return scores + added[day[:, None], items]
-        return scores + added[:, items][day][:, None]
+        if isinstance(items, slice):
+            return scores + added[:, items][day][:, None]
+        picked = added[day[:, None], items]  # of the batch's days alone
+        return scores + (picked if items.ndim > 1 else picked[:, None])
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure a validation batch against the whole catalogue, a chunk of it at a time."""
