@@ -47,7 +47,10 @@ def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) 
     if not size:
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file, 0, size, folder)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise _without_room(size, error, folder) from error
         return np.asarray(np.memmap(file, kind, "r+", shape=shape))
 
 
@@ -63,25 +66,25 @@ def joined(parts: Iterable[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
     with ExitStack() as stack:
         files: list[Any] = []
         for part in parts:
-            files = files or [stack.enter_context(tempfile.TemporaryFile()) for _ in part]
+            files = files or [stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in part]
             for file, array in zip(files, part, strict=True):
-                _reserve(file, file.tell(), array.nbytes)
-                file.write(np.ascontiguousarray(array))
+                _write(file, array)
         return [_read(file, like) for file, like in zip(files, part, strict=True)]
 
 
-def _reserve(file: Any, start: int, size: int, folder: Path | None = None) -> None:
-    """Take the room for *size* bytes from *start* of a file, so that no later write finds none."""
-    if not size:
-        return
+def drawn(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Draw numbers as ``random.random(shape)`` does, into a file like those of :func:`mapped`."""
+    (numbers,) = joined((random.random(block.stop - block.start),) for block in blocks(math.prod(shape)))
+    return numbers.reshape(shape)
+
+
+def _write(file: Any, array: NDArray[Any]) -> None:
+    rest = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     try:
-        os.posix_fallocate(file.fileno(), start, size)
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
-        place = folder or tempfile.gettempdir()
-        raise NightrecError(
-            f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
-            "folder in TMPDIR"
-        ) from error
+        raise _without_room(file.tell() + len(rest), error) from error
 
 
 def _read(file: Any, like: NDArray[Any]) -> NDArray[Any]:
@@ -90,4 +93,12 @@ def _read(file: Any, like: NDArray[Any]) -> NDArray[Any]:
     shape = (file.tell() // width if width else len(like), *like.shape[1:])
     return (
         np.asarray(np.memmap(file, like.dtype, "r+", shape=shape)) if math.prod(shape) else np.zeros(shape, like.dtype)
+    )
+
+
+def _without_room(size: int, error: OSError, folder: Path | None = None) -> NightrecError:
+    place = folder or tempfile.gettempdir()
+    return NightrecError(
+        f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another folder in "
+        "TMPDIR"
     )

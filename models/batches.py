@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from artifacts.bundle import FeatureSpec, Role, input_names
-from features.mapped import joined, mapped
+from features.mapped import drawn, joined
 from features.sequences import Sequences, history_at
 from models.candidates import (
     POSITIVE,
@@ -95,8 +95,7 @@ def bst_batches(
     examples, candidates = _with_a_positive(found)
 
     def begin(epoch: int) -> Epoch:
-        random = np.random.default_rng([options.seed, epoch if training else 0])
-        keys = random.random(out=mapped(candidates.items.shape, np.float64))
+        keys = drawn(np.random.default_rng([options.seed, epoch if training else 0]), candidates.items.shape)
 
         def assemble(rows: npt.NDArray[np.int64]) -> Batch:
             asked = examples.take(rows)

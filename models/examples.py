@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from artifacts.errors import UsageError
 from features.day import data_day
-from features.mapped import blocks, joined, mapped
+from features.mapped import blocks, drawn, joined, mapped
 from features.sequences import Sequences, ends_before
 from models.events import (
     DAY_US,
@@ -216,8 +216,7 @@ class Days:
 
     def draw(self, targets: int, *, seed: list[int]) -> "Drawn":
         """Ask about *targets* items of each day, which *seed* draws."""
-        keys = np.random.default_rng(seed).random(out=mapped((len(self.items),), np.float64))
-        return Drawn(self, targets, keys)
+        return Drawn(self, targets, drawn(np.random.default_rng(seed), self.items.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +309,7 @@ def make_stale(sequences: Sequences, examples: Examples, *, rate: float, seed: l
     Most events follow another within minutes, but a night is asked hours or days after the last one.
     """
     random = np.random.default_rng(seed)
-    chosen, share = (random.random(out=mapped((len(examples),), np.float64)) for _ in range(2))
+    chosen, share = (drawn(random, examples.ends.shape) for _ in range(2))
 
     def ends() -> Iterator[tuple[Ints]]:
         for block in blocks(len(examples)):

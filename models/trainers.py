@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from features.mapped import blocks, mapped
+from features.mapped import blocks, joined
 from models.backend import keras
 from models.bst import Bst
 from models.candidates import CHUNK, in_chunks
@@ -72,9 +72,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no ty
         """Put the epoch's rows into its order, [examples]; None where that is their own."""
         if self._seed is None:
             return None
-        order = mapped((self._epoch.examples,), np.int64)
-        for block in blocks(len(order)):
-            order[block] = np.arange(block.start, block.stop)
+        (order,) = joined((np.arange(block.start, block.stop),) for block in blocks(self._epoch.examples))
         np.random.default_rng([self._seed, self.number]).shuffle(order)
         return order
 
