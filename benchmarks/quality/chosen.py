@@ -50,7 +50,7 @@ CHOSEN: dict[str, dict[str, tuple[str, int]]] = {  # which lever, and how many e
         "mind": (BEGUN, 4),
         "mind_one": (BEGUN, 4),
         "two_tower": (BEGUN, 4),
-        RECHUB_NAME: (BEGUN, 3),
+        RECHUB_NAME: ("learning rate 0.001, 80 negatives", 1),
     },
     "online_retail": {
         "mind": ("no half-life", 4),
