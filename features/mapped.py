@@ -99,6 +99,6 @@ def _read(file: Any, like: NDArray[Any]) -> NDArray[Any]:
 def _without_room(size: int, error: OSError, folder: Path | None = None) -> NightrecError:
     place = folder or tempfile.gettempdir()
     return NightrecError(
-        f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another folder in "
-        "TMPDIR"
+        f"{place}: expected room for {size:,} bytes, found less ({error.strerror}); make room, or name another "
+        "folder in TMPDIR"
     )
