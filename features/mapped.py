@@ -79,7 +79,7 @@ def drawn(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def _write(file: Any, array: NDArray[Any]) -> None:
-    rest = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     try:
         while rest:
             rest = rest[file.write(rest) :]
