@@ -19,7 +19,8 @@ from features.sequences import Sequences, read_sequences
 from models import evaluate
 from models.candidates import NEGATIVE, POSITIVE, UNUSED, Candidates, Night
 from models.checkpoint import load_checkpoint
-from models.examples import EventIndex, Examples, users_of
+from models.events import EventIndex, users_of
+from models.examples import Examples
 from nightrec.config import Config, read_config
 from nightrec.inputs import inputs_of
 from release.pointer import find_release

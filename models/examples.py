@@ -17,38 +17,14 @@ from features.mapped import blocks, drawn, joined, mapped
 from features.sequences import Sequences, ends_before
 from models.events import (
     DAY_US,
-    EventIndex,
     Floats,
     Ints,
     day_starts,
-    earlier_events,
     first_of_moment,
     runs,
     users_at_a_time,
     users_of,
 )
-
-__all__ = [  # what is known of events is given from here too
-    "DAY_US",
-    "Days",
-    "Drawn",
-    "EventIndex",
-    "Examples",
-    "Floats",
-    "Ints",
-    "Split",
-    "Window",
-    "age_weights",
-    "day_starts",
-    "days_of",
-    "earlier_events",
-    "make_stale",
-    "next_day",
-    "next_events",
-    "of_mean_one",
-    "split_by_time",
-    "users_of",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,13 +285,13 @@ def make_stale(sequences: Sequences, examples: Examples, *, rate: float, seed: l
     Most events follow another within minutes, but a night is asked hours or days after the last one.
     """
     random = np.random.default_rng(seed)
-    chosen, share = (drawn(random, examples.ends.shape) for _ in range(2))
+    luck, share = (drawn(random, examples.ends.shape) for _ in range(2))
 
     def ends() -> Iterator[tuple[Ints]]:
         for block in blocks(len(examples)):
             spare = examples.ends[block] - sequences.starts[examples.users[block]] - 1
             dropped = (share[block] * (spare + 1)).astype(np.int64)
-            yield (examples.ends[block] - np.where(chosen[block] < rate, dropped, 0),)
+            yield (examples.ends[block] - np.where(luck[block] < rate, dropped, 0),)
 
     return replace(examples, ends=joined(ends())[0])
 

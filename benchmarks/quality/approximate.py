@@ -17,7 +17,8 @@ from features.encode import NO_ITEM, item_features
 from features.sequences import history_at
 from models import protocol
 from models.candidates import item_vectors, user_interests
-from models.examples import EventIndex, Examples
+from models.events import EventIndex
+from models.examples import Examples
 
 TARGETS = {"ivf": IndexOptions().recall_target, "ivf_98": 0.98}
 METRICS = ("all.hr@50", "all.hr@100", "new.hr@50", "new.hr@100")

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from benchmarks.quality import floors
 from benchmarks.quality.protocol import Part, Scorer, judge, lists_of
-from models.examples import Examples, day_starts, users_of
+from models.events import day_starts, users_of
+from models.examples import Examples
 from models.fit import event_counts
 
 LIST = 50

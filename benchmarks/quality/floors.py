@@ -10,7 +10,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from benchmarks.quality.protocol import Part, Scorer
-from models.examples import DAY_US, EventIndex, Examples, earlier_events, users_of
+from models.events import DAY_US, EventIndex, earlier_events, users_of
+from models.examples import Examples
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]

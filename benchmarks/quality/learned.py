@@ -15,7 +15,8 @@ from features.encode import item_features
 from features.sequences import history_at
 from models.backend import keras
 from models.candidates import Night, Popularity, item_vectors, popularity_of, user_interests
-from models.examples import DAY_US, EventIndex, Examples, Window
+from models.events import DAY_US, EventIndex
+from models.examples import Examples, Window
 from models.fit import FitOptions, forget_untrained, mind_batches, mind_trainer
 from models.losses import serving_scores
 from models.mind import Mind, MindConfig

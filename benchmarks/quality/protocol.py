@@ -18,7 +18,8 @@ from features.ordered import Engine
 from features.sequences import Sequences, fit_vocabularies, read_sequences
 from features.vocabulary import Vocabulary
 from models import protocol
-from models.examples import Examples, Split, earlier_events, next_day, split_by_time
+from models.events import earlier_events
+from models.examples import Examples, Split, next_day, split_by_time
 
 QUESTIONS_AT_ONCE = 256
 HISTORY = 100

@@ -17,7 +17,8 @@ from models.backend import keras
 from models.bst import Bst, BstConfig
 from models.candidates import NEGATIVE, POSITIVE, UNUSED, Candidates, Night, draw_negatives, ranker_inputs
 from models.evaluate import RankingQuality, ranking_quality
-from models.examples import EventIndex, Examples, Window, next_day
+from models.events import EventIndex
+from models.examples import Examples, Window, next_day
 from models.fit import FitOptions, calibrate, forget_untrained
 from models.loop import optimizer_of
 from models.trainers import Batch, Batches, BstTrainer, Epoch, reproducible

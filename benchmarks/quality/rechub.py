@@ -17,7 +17,8 @@ import numpy.typing as npt
 from benchmarks.peers.environment import interpreter_of
 from benchmarks.quality.protocol import Part, Scorer
 from benchmarks.quality.ranking import Lists, RankSetting, epoch_of, inputs_of
-from models.examples import DAY_US, Examples, Window, next_day
+from models.events import DAY_US
+from models.examples import Examples, Window, next_day
 
 Arrays = dict[str, npt.NDArray[Any]]
 LENGTH = 50  # as in its example

@@ -19,7 +19,8 @@ from models.candidates import (
     retrieve,
     search,
 )
-from models.examples import EventIndex, Window, next_events
+from models.events import EventIndex
+from models.examples import Window, next_events
 from models.mind import Mind, MindConfig
 
 DAY = 86_400_000_000

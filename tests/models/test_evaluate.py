@@ -22,7 +22,8 @@ from models.evaluate import (
     ranks_of,
     retrieval_quality,
 )
-from models.examples import EventIndex, Window, next_day
+from models.events import EventIndex
+from models.examples import Window, next_day
 
 DAY = 86_400_000_000
 some = settings(max_examples=25, deadline=None)

@@ -13,7 +13,8 @@ from models.bst import Bst, BstConfig
 from models.candidates import Night, retrieve
 from models.checkpoint import build, load_checkpoint
 from models.evaluate import bst_scores, mind_scores, most_popular, ranking_quality, retrieval_quality
-from models.examples import EventIndex, next_day, next_events, split_by_time
+from models.events import EventIndex
+from models.examples import next_day, next_events, split_by_time
 from models.fit import (
     FitOptions,
     bst_batches,

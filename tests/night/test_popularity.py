@@ -24,7 +24,8 @@ from features.ordered import Engine
 from features.sequences import read_sequences
 from models.candidates import Night, retrieve
 from models.checkpoint import build, load_checkpoint
-from models.examples import EventIndex, Examples
+from models.events import EventIndex
+from models.examples import Examples
 from nightrec.config import read_config
 from nightrec.inputs import inputs_of
 from tests.night.shop import DATE, Shop, run_nightrec
