@@ -46,7 +46,7 @@ def mapped(shape: tuple[int, ...], kind: DTypeLike, folder: Path | None = None) 
     size = math.prod(shape) * np.dtype(kind).itemsize
     if not size:
         return np.zeros(shape, kind)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with _nameless(folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
@@ -66,16 +66,31 @@ def joined(parts: Iterable[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
     with ExitStack() as stack:
         files: list[Any] = []
         for part in parts:
-            files = files or [stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in part]
+            files = files or [stack.enter_context(_nameless()) for _ in part]
             for file, array in zip(files, part, strict=True):
                 _write(file, array)
         return [_read(file, like) for file, like in zip(files, part, strict=True)]
 
 
 def drawn(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Draw numbers as ``random.random(shape)`` does, into a file like those of :func:`mapped`."""
+    """Draw numbers as ``random.random(shape)`` does, into a file like those of :func:`mapped`.
+
+    Raises:
+        NightrecError: If the disk has no room for them.
+    """
     (numbers,) = joined((random.random(block.stop - block.start),) for block in blocks(math.prod(shape)))
     return numbers.reshape(shape)
+
+
+def _nameless(folder: Path | None = None) -> Any:
+    try:
+        return tempfile.TemporaryFile(buffering=0, dir=folder)
+    except OSError as error:
+        place = folder or "the folders for temporary files"
+        raise NightrecError(
+            f"{place}: expected to make a file there, found that none can be ({error.strerror}); name a folder with "
+            "room in TMPDIR"
+        ) from error
 
 
 def _write(file: Any, array: NDArray[Any]) -> None:

@@ -90,3 +90,12 @@ def test_rows_are_cut_into_blocks(monkeypatch):
     assert list(blocks(7)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
     assert list(blocks(3)) == [slice(0, 3)]
     assert list(blocks(0)) == [slice(0, 0)]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: mapped.mapped((5,), np.int8), lambda: joined([[np.zeros(5)]])], ids=["mapped", "joined"]
+)
+def test_where_no_temporary_file_can_be_made_the_variable_to_set_is_named(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(NightrecError, match=r"expected to make a file there, .*No such file.*TMPDIR"):
+        make()
