@@ -94,7 +94,7 @@ class Histories:
             )
 
     def scanning(self) -> AbstractContextManager[None]:
-        """Hold less while nothing is asked for but :meth:`users`."""
+        """Hold less while nothing is asked for but :meth:`users` and what is carried on."""
         return self._ordered.scanning()
 
     def sample(self) -> pa.Table:

@@ -111,7 +111,7 @@ def read_sequences(
         engine=engine,
         weighing=weighing,
     ) as ordered:
-        users = ordered.query("SELECT * FROM users")
+        users = ordered.query(f"SELECT {', '.join(['user_id', *profile_columns(spec)])} FROM users")
         starts, columns = _read_events(ordered, len(users), engine.scratch, weighed=weighing is not None)
         return Sequences(
             user_ids=users.column("user_id").combine_chunks(),
@@ -130,7 +130,7 @@ def read_sequences(
 
 def _read_events(ordered: Ordered, users: int, folder: Path, *, weighed: bool) -> tuple[Ints, dict[str, NDArray[Any]]]:
     """Give each user's first event and the end, [users + 1], and the events' columns, oldest first, in files."""
-    counted = ordered.query("SELECT u, count(*) AS events FROM events GROUP BY u")
+    counted = ordered.query("SELECT u, events FROM warm")
     starts = np.zeros(users + 1, np.int64)
     starts[counted.column("u").to_numpy() + 1] = counted.column("events").to_numpy()
     np.cumsum(starts, out=starts)

@@ -127,15 +127,16 @@ def _with_a_positive(found: Iterator[tuple[Examples, Candidates]]) -> tuple[Exam
     return Examples(*columns[:cut]), Candidates(*columns[cut:])
 
 
-def spread(batches: Batches, most: int) -> list[Batch]:
+def spread(batches: Batches, most: int) -> Iterator[Batch]:
     """Put together so many of the batches, evenly spread, that they have *most* examples or a few more, or all."""
     wanted = min(math.ceil(most * len(batches) / max(batches.examples, 1)), len(batches))
-    return [batches[int(index)] for index in np.linspace(0, len(batches) - 1, max(1, wanted)).round()]
+    for index in np.linspace(0, len(batches) - 1, wanted).round():
+        yield batches[int(index)]
 
 
 def kept_lists(batches: Batches, most: int = KEPT_LISTS) -> dict[str, npt.NDArray[Any]]:
     """Keep some lists of BST's batches, evenly spread: its inputs, and ``label`` [N, C] as in a checkpoint."""
-    parts = spread(batches, most)
+    parts = list(spread(batches, most))
     labels = [np.where(weights > 0, labels, -1).astype(np.int8) for _, labels, weights in parts]
     kept = {name: np.concatenate([inputs[name] for inputs, _, _ in parts]) for name in parts[0][0]}
     return {name: array[:most] for name, array in {**kept, "label": np.concatenate(labels)}.items()}

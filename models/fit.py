@@ -216,14 +216,11 @@ def calibrate(bst: Bst, batches: Batches) -> None:
     head = bst.head
     if head.wide is None:
         return
-    parts = spread(batches, CALIBRATION_LISTS)
-    kept = [weights > 0 for _, _, weights in parts]
-    columns = (
-        [inputs["cross"][k] for (inputs, _, _), k in zip(parts, kept, strict=True)],
-        [labels[k] for (_, labels, _), k in zip(parts, kept, strict=True)],
-        [weights[k] for (_, _, weights), k in zip(parts, kept, strict=True)],
-    )
-    cross, label, weight = (np.concatenate(column).astype(np.float64) for column in columns)
+    parts = [
+        [column[weights > 0] for column in (inputs["cross"], labels, weights)]
+        for inputs, labels, weights in spread(batches, CALIBRATION_LISTS)
+    ]
+    cross, label, weight = (np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
     design = np.concatenate([cross, np.ones((len(cross), 1))], axis=1)
     ridge = 1e-3 * np.eye(design.shape[1])
     solution = np.zeros(design.shape[1])

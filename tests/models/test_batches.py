@@ -2,16 +2,18 @@
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from features import mapped
+from models import batches as batches_module
 from models import fit as fit_module
 from models.batches import bst_batches, mind_batches
 from models.bst import Bst, BstConfig
-from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve
+from models.candidates import POSITIVE, Night, draw_negatives, ranker_inputs, retrieve, retrieved
 from models.events import EventIndex
 from models.examples import next_events
 from models.fit import FitOptions, calibrate, event_counts
@@ -46,10 +48,12 @@ def test_an_epoch_is_a_permutation_cut_into_batches(examples, seed, monkeypatch)
 
 def test_lists_are_those_of_an_epoch_drawn_at_once(sequences, spec, mind, split, monkeypatch):
     """Retrieved, thrown away where nothing came true, drawn and weighed as whole arrays, and then cut into batches."""
+    monkeypatch.setattr(mapped, "ROWS", 50)
+    monkeypatch.setattr(batches_module, "retrieved", partial(retrieved, batch=7))
     batches = bst_batches(sequences, split, spec=spec, mind=mind, night=NIGHT, options=OPTIONS)
     index = EventIndex(sequences, zone="UTC", until_us=split.train.end_us)
     examples = next_events(sequences, split.train, targets=2, half_life_days=5.0)
-    found = retrieve(sequences, examples, index, mind=mind, night=NIGHT)
+    found = retrieve(sequences, examples, index, mind=mind, night=NIGHT, batch=7)
     true = (found.labels == POSITIVE).any(axis=1)
     examples, found = examples.take(true), found.take(true)
     assert 0 < len(examples) == batches.examples < len(true)
@@ -73,8 +77,8 @@ def test_lists_are_those_of_an_epoch_drawn_at_once(sequences, spec, mind, split,
         batches.on_epoch_begin()
 
 
-def test_of_many_lists_calibration_takes_some_from_all_days(sequences, spec, vocabularies, mind, split, monkeypatch):
-    """With as many as there are, all; of more lists evenly spread batches, and the weights are near those of all."""
+def test_of_many_lists_calibration_takes_some_evenly_spread(sequences, spec, vocabularies, mind, split, monkeypatch):
+    """With as many as there are, all; of more lists evenly spread batches, and other weights."""
     batches = bst_batches(sequences, split, spec=spec, mind=mind, night=NIGHT, options=replace(OPTIONS, batch=4))
 
     def started(most):
