@@ -27,6 +27,7 @@ def setting_of(base: Setting, system: str, epochs: int) -> Setting:
 
 
 BASES = {"ml100k": FILMS, "ml100k_last_day": FILMS, "complete_journey": GROCER, "online_retail": SHOP}
+LARGE = ("complete_journey",)  # more items than a step compares with: it draws some
 RECHUB_BASES = {
     "ml100k": RechubSetting(),
     "ml100k_last_day": RechubSetting(),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from artifacts.bundle import FeatureSpec
-from benchmarks.quality.protocol import Part, Scorer
+from benchmarks.quality.protocol import HISTORY, Part, Scorer
 from benchmarks.quality.two_tower import TwoTower
 from features.encode import item_features
 from features.sequences import history_at
@@ -37,6 +37,7 @@ class Setting:
         adaptive: Whether a short history has fewer interests, ``K' = max(1, min(K, floor(log2 n)))``, or all K.
         last_days: Days before the cut that examples are taken from; 0 takes them from all. Histories stay whole.
         features: Whether the network is told more than the ids of items.
+        behaviours: L, of the history, the most that the network is told.
         popular_weight: What the score of an item gets for the logarithm of (1 + its recent events); 0 adds nothing.
         popular_days: What is recent.
         popular_from: Whether that is added in ``"training"`` too, so that the network learns what popularity does not
@@ -49,6 +50,7 @@ class Setting:
     adaptive: bool = True
     last_days: int = 0
     features: bool = True
+    behaviours: int = HISTORY
     popular_weight: float = 0.0
     popular_days: int = 7
     popular_from: Literal["training", "asked"] = "training"
@@ -103,7 +105,8 @@ def fit(
 
 def spec_of(part: Part, setting: Setting) -> FeatureSpec:
     """Say what a network of the setting is told."""
-    return part.spec if setting.features else replace(part.spec, item_features=("item_id",), profile_features=())
+    spec = replace(part.spec, history_length=setting.behaviours)
+    return spec if setting.features else replace(spec, item_features=("item_id",), profile_features=())
 
 
 def scorer_of(part: Part, network: Network, setting: Setting) -> Scorer:

@@ -38,6 +38,18 @@ LEVERS: dict[str, Callable[[Setting], Setting]] = {
     "questions by day": lambda setting: replace(setting, asks="day"),
     "questions by event": lambda setting: replace(setting, asks="events"),
 }
+SIZES: dict[str, Callable[[Setting], Setting]] = {  # of MIND, beside those that LEVERS has
+    "width 32": lambda setting: built(setting, width=32),
+    "width 128": lambda setting: built(setting, width=128),
+    "2 interests": lambda setting: built(setting, interests=2),
+    "8 interests": lambda setting: built(setting, interests=8),
+    "20 behaviours": lambda setting: replace(setting, behaviours=20),
+    "50 behaviours": lambda setting: replace(setting, behaviours=50),
+}
+NEGATIVES: dict[str, Callable[[Setting], Setting]] = {  # where the catalogue is large and the loss draws from it
+    "256 negatives": lambda setting: fitted(setting, draws=256),
+    "4,096 negatives": lambda setting: fitted(setting, draws=4096),
+}
 RECHUB_LEVERS: dict[str, Callable[[RechubSetting], RechubSetting]] = {
     BEGUN: lambda setting: setting,
     "12 targets": lambda setting: replace(setting, targets=12),

@@ -2,7 +2,8 @@
 
 Our three learned systems are tried with the same levers for the same epochs, torch-rechub's MIND with as many of its
 own. Prints a line for each epoch and keeps the best of each trial in ``benchmarks/quality/searched.json``, of which
-``make quality`` makes tables; who finds better writes it into ``benchmarks/quality/chosen.py``.
+``make quality`` makes tables; who finds better writes it into ``benchmarks/quality/chosen.py``. With ``--sizes`` it tries
+MIND's sizes instead, for the defaults of ``nightrec fit``, and keeps them in ``benchmarks/quality/sizes.json``.
 
 Trials go on side by side, each in a process of one thread: the first setting of every system, then the second, so that
 a search that is cut off has tried as many of each. The file is kept after every trial, and is the same in any order.
@@ -23,14 +24,14 @@ import torch
 
 from benchmarks.peers.environment import interpreter_of
 from benchmarks.quality import learned, measure, rechub
-from benchmarks.quality.chosen import BASES, RECHUB_BASES, RECHUB_NAME, SYSTEMS, setting_of
+from benchmarks.quality.chosen import BASES, LARGE, RECHUB_BASES, RECHUB_NAME, SYSTEMS, setting_of
 from benchmarks.quality.learned import Network, Setting
-from benchmarks.quality.levers import BEGUN, LEVERS, RECHUB_LEVERS
+from benchmarks.quality.levers import BEGUN, LEVERS, NEGATIVES, RECHUB_LEVERS, SIZES
 from benchmarks.quality.lines import Lines
 from benchmarks.quality.protocol import Part
 from benchmarks.quality.rechub import RechubSetting
 
-OUT = Path("benchmarks/quality/searched.json")
+OUT, OUT_OF_SIZES = Path("benchmarks/quality/searched.json"), Path("benchmarks/quality/sizes.json")
 KEPT = ("new.hr@50", "all.hr@50")
 
 
@@ -57,9 +58,11 @@ def tried_rechub(part: Part, system: str, setting: RechubSetting, lines: Lines) 
     return epochs
 
 
-def trials(data: str, system: str, epochs: int) -> dict[str, Any]:
-    """Name the settings that are tried for a system: the base, and each lever that changes it."""
-    if system == RECHUB_NAME:
+def trials(data: str, system: str, epochs: int, *, sizes: bool = False) -> dict[str, Any]:
+    """Name the settings that are tried for a system: the base, and each lever that changes it; or *sizes* of MIND."""
+    if sizes:
+        base, levers = setting_of(BASES[data], system, epochs), SIZES | (NEGATIVES if data in LARGE else {})
+    elif system == RECHUB_NAME:
         base: Any = replace(RECHUB_BASES[data], epochs=epochs)
         levers: dict[str, Callable[[Any], Any]] = dict(RECHUB_LEVERS)
     else:
@@ -78,10 +81,12 @@ class Trial:
     setting: Any  # a Setting, of torch-rechub's MIND a RechubSetting
 
 
-def planned(names: Iterable[str], systems: Iterable[str], *, epochs: int, first: int) -> list[Trial]:
+def planned(
+    names: Iterable[str], systems: Iterable[str], *, epochs: int, first: int, sizes: bool = False
+) -> list[Trial]:
     """List the *first* settings of every system on every data set: all first ones, then all second ones."""
     each = [
-        [Trial(data, system, lever, setting) for lever, setting in trials(data, system, epochs).items()][:first]
+        [Trial(data, system, lever, made) for lever, made in trials(data, system, epochs, sizes=sizes).items()][:first]
         for data in names
         for system in systems
     ]
@@ -107,7 +112,8 @@ def keep(out: Path, trial: Trial, row: dict[str, float]) -> None:
     """Add a trial to the file, which is whole at every moment, and in the order of the levers."""
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     found.setdefault(trial.data, {}).setdefault(trial.system, {})[trial.lever] = row
-    orders: tuple[list[str], ...] = (list(BASES), list(SYSTEMS), list(dict.fromkeys([*LEVERS, *RECHUB_LEVERS])))
+    levers = dict.fromkeys([*LEVERS, *RECHUB_LEVERS, *SIZES, *NEGATIVES])
+    orders: tuple[list[str], ...] = (list(BASES), list(SYSTEMS), list(levers))
     whole = out.with_name(f"{out.name}.part")
     whole.write_text(json.dumps(in_order(found, orders), indent=2) + "\n")
     whole.replace(out)
@@ -144,23 +150,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=BASES, action="append", help="a data set")
     parser.add_argument("--system", choices=SYSTEMS, action="append")
-    parser.add_argument("--lever", choices=[*LEVERS, *RECHUB_LEVERS], action="append")
+    parser.add_argument("--lever", choices=[*LEVERS, *RECHUB_LEVERS, *SIZES, *NEGATIVES], action="append")
+    parser.add_argument("--sizes", action="store_true", help="MIND alone, by its sizes")
     parser.add_argument("--first", type=int, default=len(LEVERS), help="how many settings of each system; all")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=1, help="trials side by side, each a process of one thread")
-    parser.add_argument("--out", type=Path, default=OUT, help="the file, which keeps what it has")
+    parser.add_argument("--out", type=Path, help="the file, which keeps what it has")
     asked = parser.parse_args()
-    systems = list(asked.system or SYSTEMS)
+    out = asked.out or (OUT_OF_SIZES if asked.sizes else OUT)
+    systems = ["mind"] if asked.sizes else list(asked.system or SYSTEMS)
     if RECHUB_NAME in systems and interpreter_of("torch-rechub") is None:
         systems.remove(RECHUB_NAME)
-    chosen = planned(asked.only or BASES, systems, epochs=asked.epochs, first=asked.first)
+    chosen = planned(asked.only or BASES, systems, epochs=asked.epochs, first=asked.first, sizes=asked.sizes)
     chosen = [trial for trial in chosen if not asked.lever or trial.lever in asked.lever]
     try:
-        errors = search(chosen, asked.jobs, asked.out)
+        errors = search(chosen, asked.jobs, out)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped; {asked.out} has the trials that came to their end") from None
+        raise SystemExit(f"stopped; {out} has the trials that came to their end") from None
     if errors:
-        raise BaseExceptionGroup(f"these trials are not in {asked.out}", errors)
+        raise BaseExceptionGroup(f"these trials are not in {out}", errors)
 
 
 def best_of(epochs: list[dict[str, float]]) -> dict[str, float]:

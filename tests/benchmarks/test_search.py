@@ -18,6 +18,20 @@ def test_every_system_gets_the_same_number_of_trials(data: str) -> None:
     assert list(found["mind"]) == list(found["mind_one"]) == list(found["two_tower"])
 
 
+def test_sizes_are_tried_of_mind_alone_and_negatives_where_they_are_drawn() -> None:
+    tried = {data: search.trials(data, "mind", 4, sizes=True) for data in ("online_retail", "complete_journey")}
+    assert [lever for lever in tried["complete_journey"] if lever not in tried["online_retail"]] == [
+        "256 negatives",
+        "4,096 negatives",
+    ]
+    told = {lever: (made.config.width, made.config.interests, made.behaviours, made.options.draws)
+            for lever, made in tried["complete_journey"].items()}  # fmt: skip
+    assert told["width 128"] == (128, 4, 100, 1024)
+    assert told["8 interests"] == (64, 8, 100, 1024)
+    assert told["20 behaviours"] == (64, 4, 20, 1024)
+    assert told["256 negatives"] == (64, 4, 100, 256)
+
+
 def test_a_trial_is_worth_its_best_epoch_by_the_sum_of_both_figures() -> None:
     epochs = [
         {"new.hr@50": 0.5, "all.hr@50": 0.25, "all.ndcg@10": 0.9},
