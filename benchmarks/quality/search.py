@@ -2,8 +2,8 @@
 
 Our three learned systems are tried with the same levers for the same epochs, torch-rechub's MIND with as many of its
 own. Prints a line for each epoch and keeps the best of each trial in ``benchmarks/quality/searched.json``, of which
-``make quality`` makes tables; who finds better writes it into ``benchmarks/quality/chosen.py``. With ``--sizes`` it tries
-MIND's sizes instead, for the defaults of ``nightrec fit``, and keeps them in ``benchmarks/quality/sizes.json``.
+``make quality`` makes tables; who finds better writes it into ``benchmarks/quality/chosen.py``. With ``--sizes`` MIND's
+sizes are tried instead, for the defaults of ``nightrec fit``, and kept in ``benchmarks/quality/sizes.json``.
 
 Trials go on side by side, each in a process of one thread: the first setting of every system, then the second, so that
 a search that is cut off has tried as many of each. The file is kept after every trial, and is the same in any order.
