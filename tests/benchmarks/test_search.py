@@ -75,3 +75,10 @@ def test_every_system_is_measured_with_what_the_search_found_best() -> None:
         for system, trials in systems.items():
             best = max(trials, key=lambda lever: trials[lever]["new.hr@50"] + trials[lever]["all.hr@50"])
             assert chosen.CHOSEN[data][system] == (best, trials[best]["epoch"]), (data, system)
+
+
+def test_sizes_that_were_tried_can_be_tried_again() -> None:
+    found = json.loads(search.OUT_OF_SIZES.read_text())
+    for data, systems in found.items():
+        assert list(systems) == ["mind"]
+        assert set(systems["mind"]) <= set(search.trials(data, "mind", 4, sizes=True))
