@@ -3,22 +3,14 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from features import mapped
 from features.cross import match_seen
 from features.day import data_day
 from models.events import EventIndex, earlier_events, known_events, users_at_a_time
 from models.examples import Window, next_events
-
-DAY = 86_400_000_000
-behaviours = st.lists(
-    st.lists(st.tuples(st.integers(0, 9).map(lambda n: n * DAY // 2), st.integers(0, 5)), max_size=8),
-    min_size=1,
-    max_size=5,
-)
-some = settings(max_examples=25, deadline=None)
+from tests.models.drawn import DAY, behaviours, some
 
 
 @pytest.fixture(autouse=True, scope="module")

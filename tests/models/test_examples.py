@@ -3,7 +3,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.errors import UsageError
@@ -19,14 +19,7 @@ from models.examples import (
     of_mean_one,
     split_by_time,
 )
-
-DAY = 86_400_000_000
-behaviours = st.lists(
-    st.lists(st.tuples(st.integers(0, 9).map(lambda n: n * DAY // 2), st.integers(0, 5)), max_size=8),
-    min_size=1,
-    max_size=5,
-)
-some = settings(max_examples=25, deadline=None)
+from tests.models.drawn import DAY, behaviours, some
 
 
 def asked(examples):
