@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.day import data_day
+from features.encode import places
 from features.mapped import blocks, joined
 from features.sequences import Sequences
 
@@ -60,15 +61,14 @@ def first_of_moment(sequences: Sequences) -> Ints:
 def runs(starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
     """List the whole numbers from each of *starts* [N] to before its end, flat: rows of *starts*, and places from 0."""
     lengths = ends - starts
-    rows = np.repeat(np.arange(len(starts)), lengths)
-    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(np.arange(len(starts)), lengths), places(lengths)
 
 
 def earlier_events(sequences: Sequences, users: Ints, ends: Ints) -> tuple[Ints, Ints]:
     """List what each of *users* had before *ends*: rows into *users*, and positions of events, flat and aligned."""
     starts = sequences.starts[users]
-    rows, places = runs(starts, ends)
-    return rows, starts[rows] + places
+    rows, at = runs(starts, ends)
+    return rows, starts[rows] + at
 
 
 def known_events(sequences: Sequences, until_us: int) -> Iterator[tuple[Ints, Ints, Ints]]:

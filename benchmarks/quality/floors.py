@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from benchmarks.quality.protocol import Part, Scorer
+from features.encode import places
 from models.events import DAY_US, EventIndex, earlier_events, users_of
 from models.examples import Examples
 
@@ -110,8 +111,7 @@ def likeness(near: Nearest, items: int, *, neighbours: int, own: float) -> spars
 def _places(rows: Ints) -> Ints:
     """Number the places of each row, which stand together, from 0."""
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    places: Ints = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
-    return places
+    return places(np.diff(starts, append=len(rows)))
 
 
 def item_knn(part: Part, like: sparse.csr_array, *, half_life_days: float) -> Scorer:
